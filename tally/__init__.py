@@ -1,0 +1,1 @@
+"""Tally keeps many-to-many relationships whole across services that own separate databases."""
