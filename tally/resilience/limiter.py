@@ -1,0 +1,222 @@
+"""How many requests this server takes at once; found by measuring, not by configuring.
+
+Two questions, each asked before the body is read, each answered without awaiting:
+
+1. Are too many requests under way? The limit follows the response time by Netflix' `VegasLimit`
+   (concurrency-limits; after TCP Vegas): the queue inside this server is estimated as `limit * (1 -
+   rtt_noload / rtt)`; while it is short the limit grows, when it is long the limit shrinks, by about log10
+   of itself. Response times are averaged over windows (their `WindowedLimit`), since single ones say
+   little. Vegas and not Gradient2, because in simulated overload (one server, ten times its capacity for
+   minutes) Gradient2's long-term average learns the overload as normal and lets the queue grow half as long
+   again.
+2. Did this request wait too long already? CoDel as Facebook adapted it for services (folly `Codel.h`; B.
+   Maurer, "Fail at Scale", ACM Queue 2015): if even the luckiest request of the last `interval_s` waited
+   longer than `target_s`, the server is overloaded, and those that waited longer than twice the target are
+   shed.
+
+Health and admin endpoints are never to be asked. `share` below 1 keeps room for more important requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+
+class LimiterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`limit_initial` applies until the first window of measurements is complete."""
+
+    limit_initial: int = 32
+    limit_min: int = 8
+    limit_max: int = 512
+    window_s: float = 0.25
+    window_calls_min: int = 10
+    # About every so many windows times the limit, the no-load time is measured anew: an upgrade may have
+    # made it slower.
+    probe_multiplier: int = 30
+    target_s: float = 0.02
+    interval_s: float = 0.1
+    retry_after_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.limit_min <= self.limit_initial <= self.limit_max:
+            raise ValueError("limit_min, limit_initial and limit_max must be 1 or more, in this order")
+        for name in ("window_s", "target_s", "interval_s", "retry_after_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0")
+        for name in ("window_calls_min", "probe_multiplier"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+
+
+@dataclass(slots=True)
+class Admitted:
+    """Leave to serve one request. Give it back with `release`, once."""
+
+    at_s: float
+    in_flight: int
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Answer "overloaded", having done nothing. `late`: it waited too long; else too many were here."""
+
+    retry_after_s: float
+    late: bool
+
+
+class Limiter:
+    """One per server. Assumes one thread and one monotonic clock; `random` gives values in [0, 1)."""
+
+    def __init__(self, settings: LimiterSettings, random: Callable[[], float]) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        self.admitted = 0
+        self.shed = 0
+        self._limit = Vegas(settings, random)
+        self._delay = QueueDelay(settings.target_s, settings.interval_s)
+        self._sample = _Sample()
+        self._sample_ends_s: float | None = None
+
+    @property
+    def limit(self) -> int:
+        return self._limit.limit
+
+    def admit(self, now_s: float, *, queued_s: float = 0.0, share: float = 1.0) -> Admitted | Shed:
+        """May this request be served? `queued_s`: how long it waited before this was asked, if known."""
+        if self._delay.is_too_long(queued_s, now_s):
+            return self._turn_away(late=True)
+        # At least one place for every class, else a small limit would starve the lesser ones for ever.
+        if self.in_flight >= max(1.0, self.limit * share):
+            return self._turn_away(late=False)
+        self.in_flight += 1
+        self.admitted += 1
+        return Admitted(now_s, self.in_flight)
+
+    def release(self, admitted: Admitted, now_s: float, *, dropped: bool = False, ignored: bool = False) -> None:
+        """The request is over.
+
+        `dropped`: it ran into its deadline, a sign of overload whatever it measured. `ignored`: it measured
+        something else than this server's speed (cancelled by the client, refused before any work).
+        """
+        if admitted.released:
+            raise RuntimeError("an admission is released once: this one was released before")
+        admitted.released = True
+        self.in_flight -= 1
+        if not ignored:
+            self._measure(now_s - admitted.at_s, admitted.in_flight, dropped, now_s)
+
+    def _turn_away(self, *, late: bool) -> Shed:
+        self.shed += 1
+        return Shed(self.settings.retry_after_s, late)
+
+    def _measure(self, rtt_s: float, in_flight: int, dropped: bool, now_s: float) -> None:
+        if self._sample_ends_s is None:
+            self._sample_ends_s = now_s + self.settings.window_s
+        self._sample.add(rtt_s, in_flight, dropped)
+        if now_s < self._sample_ends_s or self._sample.calls < self.settings.window_calls_min:
+            return
+        self._limit.update(self._sample.rtt_s, self._sample.in_flight_max, self._sample.dropped)
+        self._sample = _Sample()
+        self._sample_ends_s = now_s + self.settings.window_s
+
+    def __repr__(self) -> str:
+        return f"<Limiter {self.in_flight} of {self.limit} in flight, {self.shed} shed>"
+
+
+class _Sample:
+    """What one window measured."""
+
+    __slots__ = ("calls", "dropped", "in_flight_max", "sum_s")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.sum_s = 0.0
+        self.in_flight_max = 0
+        self.dropped = False
+
+    def add(self, rtt_s: float, in_flight: int, dropped: bool) -> None:
+        self.calls += 1
+        self.sum_s += max(rtt_s, 1e-6)  # a coarse clock may say 0; the estimate divides by it
+        self.in_flight_max = max(self.in_flight_max, in_flight)
+        self.dropped = self.dropped or dropped
+
+    @property
+    def rtt_s(self) -> float:
+        return self.sum_s / self.calls
+
+
+class Vegas:
+    """The limit, moved by one averaged response time per window (Netflix `VegasLimit.java`)."""
+
+    def __init__(self, settings: LimiterSettings, random: Callable[[], float]) -> None:
+        self._settings = settings
+        self._random = random
+        self._estimate = float(settings.limit_initial)
+        self._rtt_noload_s = math.inf
+        self._updates = 0
+        self._probe_jitter = 0.5 + random() / 2
+
+    @property
+    def limit(self) -> int:
+        return int(self._estimate)
+
+    @property
+    def rtt_noload_s(self) -> float:
+        """The best response time seen since the last probe; infinite before the first."""
+        return self._rtt_noload_s
+
+    def update(self, rtt_s: float, in_flight: int, dropped: bool) -> None:
+        self._updates += 1
+        if self._updates >= self._probe_jitter * self._settings.probe_multiplier * self._estimate:
+            self._updates = 0
+            self._probe_jitter = 0.5 + self._random() / 2
+            self._rtt_noload_s = rtt_s
+        elif rtt_s < self._rtt_noload_s:
+            self._rtt_noload_s = rtt_s
+        else:
+            moved = self._moved(rtt_s, in_flight, dropped)
+            self._estimate = float(min(max(moved, self._settings.limit_min), self._settings.limit_max))
+
+    def _moved(self, rtt_s: float, in_flight: int, dropped: bool) -> float:
+        limit = self._estimate
+        step = max(1, int(math.log10(max(1.0, limit))))
+        if dropped:
+            return limit - step
+        if in_flight * 2 < limit:
+            return limit  # nobody needed it: this window says nothing about the limit
+        queued = math.ceil(limit * (1 - self._rtt_noload_s / rtt_s))
+        if queued <= step:
+            return limit + 6 * step  # no queue: go fast
+        if queued < 3 * step:
+            return limit + step
+        if queued > 6 * step:
+            return limit - step
+        return limit
+
+
+class QueueDelay:
+    """Is the wait in the queue a standing one? (folly `Codel.cpp`)"""
+
+    def __init__(self, target_s: float, interval_s: float) -> None:
+        self._target_s = target_s
+        self._interval_s = interval_s
+        self._interval_ends_s = -math.inf
+        self._shortest_s = 0.0
+        self._overloaded = False
+
+    def is_too_long(self, queued_s: float, now_s: float) -> bool:
+        """True: shed this request. A burst that drains within an interval sheds nobody."""
+        if now_s >= self._interval_ends_s:
+            self._overloaded = self._shortest_s > self._target_s
+            self._interval_ends_s = now_s + self._interval_s
+            # The first of an interval is let in whatever it waited: one request alone proves no standing
+            # queue.
+            self._shortest_s = queued_s
+            return False
+        self._shortest_s = min(self._shortest_s, queued_s)
+        return self._overloaded and queued_s > 2 * self._target_s
