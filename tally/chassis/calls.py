@@ -1,0 +1,168 @@
+"""Calls to peers as every service makes them: the client's attempt inside the policies of ``tally.resilience``.
+
+One policy per peer and kind of call (reads don't open writes; the settler has its own), the same for every call
+site. What happens is counted and, where a breaker moves, logged with its cause.
+
+Assumes that everything sent is idempotent: the protocol's messages all are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from tally.chassis import context
+from tally.chassis.client import Client, NotSent, Outcome, Rejected, Reply, Silent
+from tally.chassis.clock import Clock
+from tally.chassis.problems import CODES
+from tally.chassis.signals import Signals
+from tally.resilience import policy, verdict
+from tally.resilience.breaker import Cause, Mode, State
+from tally.resilience.deadline import Deadline
+from tally.resilience.policy import Policies, PolicySettings
+from tally.resilience.retry import Failure
+from tally.resilience.verdict import Judgement, TimedOut, Verdict, Withheld
+
+log = structlog.get_logger()
+
+#: Problems by which a participant says that it has surely done nothing, though it is in trouble.
+NOTHING_DONE = frozenset({"overloaded", "service-unavailable", "contended"})
+_STATES = list(State)
+_DEADLINE_S = 10.0
+
+
+class Calls:
+    """Calls to the peers of one service, by name, with policies."""
+
+    def __init__(
+        self,
+        client: Client,
+        signals: Signals,
+        clock: Clock,
+        *,
+        settings: PolicySettings | None = None,
+        overrides: Mapping[tuple[str, str], PolicySettings] | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self.policies = Policies(
+            settings or PolicySettings(),
+            clock=clock.monotonic_s,
+            random=draw,
+            observer=_Signalled(signals),
+            overrides=overrides,
+        )
+        self._signals = signals
+
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+        """POST ``body`` to ``peer`` within the deadline; never raises but for being cancelled."""
+        policy = self.policies.get(peer, kind)
+        deadline = deadline or context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
+
+        async def attempt(within_s: float) -> Outcome:
+            own = Deadline.after(within_s, self._clock.monotonic_s())
+            return await self._client.post(peer, path, body, kind=kind, deadline=own)
+
+        result = await policy.call(attempt, deadline=deadline, idempotent=True, classify=_classify)
+        match result:
+            case Withheld(failure=failure, retry_after_s=retry_after_s):
+                return NotSent(failure.value, retry_after_s)
+            case TimedOut():
+                return Silent("timeout")
+            case _:
+                return result
+
+    def unavailable_s(self, peer: str, kind: str) -> float | None:
+        """Seconds until ``peer`` will be tried again, if a call begun now would not be sent; else None."""
+        refusal = self.policies.get(peer, kind).refusal()
+        return None if refusal is None else refusal.retry_after_s
+
+    def force(self, peer: str, kind: str, mode: Mode) -> bool:
+        """Hold a breaker in a mode, or free it; False if there is none."""
+        return self.policies.force(peer, kind, mode)
+
+    def snapshot(self) -> list[policy.PolicySnapshot]:
+        """How all policies stand; also moves the gauges, which nobody else does."""
+        found = self.policies.snapshot()
+        for one in found:
+            self._signals.bulkhead_in_use(one.peer).set(one.bulkhead_in_use)
+            self._signals.bulkhead_waiting(one.peer).set(one.bulkhead_queued)
+            self._signals.retry_budget_ratio(one.peer).set(one.retry_ratio)
+            self._signals.breaker_state(one.peer, one.kind).set(_STATE_NUMBERS[one.breaker.state])
+        return found
+
+    def announce(self, peer: str, kinds: list[str]) -> None:
+        """Make the metrics of a peer exist before its first call."""
+        signals = self._signals
+        states = [state.value for state in _STATES]
+        signals.breaker_transitions_total.initialise(peer=[peer], kind=kinds, from_state=states, to_state=states)
+        signals.breaker_rejections_total.initialise(peer=[peer], kind=kinds)
+        signals.retries_total.initialise(peer=[peer], reason=[failure.value for failure in Failure])
+        for kind in kinds:
+            self.policies.get(peer, kind)
+        self.snapshot()
+
+
+def _classify(outcome: Outcome) -> Verdict:
+    match outcome:
+        case Reply():
+            return verdict.SUCCESS
+        case NotSent():
+            return verdict.UNREACHABLE
+        case Silent():
+            return verdict.SILENT
+        case Rejected(code="outcome-unknown" | "deadline-exceeded"):
+            return verdict.SILENT
+        case Rejected(code=code, retry_after_s=retry_after_s) if code in NOTHING_DONE:
+            return verdict.overloaded(retry_after_s, nothing_done=True)
+        case Rejected(status=status) if status >= CODES["internal"].status:
+            return verdict.BROKEN
+        case Rejected():
+            return Verdict(Judgement.BUSINESS)
+
+
+_STATE_NUMBERS = {
+    State.CLOSED: 0,
+    State.HALF_OPEN: 1,
+    State.OPEN: 2,
+    State.FORCED_OPEN: 3,
+    State.FORCED_CLOSED: 4,
+    State.OBSERVE: 5,
+}
+
+
+class _Signalled:
+    """What the policies tell, as metrics and log lines."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def attempted(self, peer: str, kind: str, outcome: str, duration_s: float) -> None:
+        """The client has measured it already."""
+
+    def retried(self, peer: str, kind: str, failure: Failure, delay_s: float) -> None:
+        self._signals.retries_total(peer, failure.value).inc()
+
+    def budget_exhausted(self, peer: str, kind: str) -> None:
+        self._signals.retries_refused_total(peer).inc()
+
+    def breaker_moved(self, peer: str, kind: str, old: State, new: State, cause: Cause) -> None:
+        self._signals.breaker_transitions_total(peer, kind, old.value, new.value).inc()
+        self._signals.breaker_state(peer, kind).set(_STATE_NUMBERS[new])
+        say = log.warning if new is State.OPEN else log.info
+        say("breaker moved", peer=peer, kind=kind, was=old.value, now=new.value, cause=cause.reason.value, detail=cause.detail)
+
+    def breaker_would_open(self, peer: str, kind: str, cause: Cause) -> None:
+        log.warning("breaker would open, but only observes", peer=peer, kind=kind, cause=cause.reason.value)
+
+    def breaker_rejected(self, peer: str, kind: str, state: State) -> None:
+        self._signals.breaker_rejections_total(peer, kind).inc()
+
+    def bulkhead_queued(self, peer: str, kind: str, waited_s: float) -> None:
+        """Waiting shows in the gauge."""
+
+    def bulkhead_rejected(self, peer: str, kind: str) -> None:
+        self._signals.bulkhead_rejections_total(peer, kind).inc()

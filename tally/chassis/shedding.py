@@ -1,0 +1,44 @@
+"""Sheds requests that there is no room for, before their bodies are read: 503 with Retry-After, and nothing done.
+
+Assumes that it is in front of the public routes only: health and admin endpoints are outside the limit.
+"""
+
+from __future__ import annotations
+
+import random
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tally.chassis.clock import Clock
+from tally.chassis.problems import Problem
+from tally.chassis.signals import Signals
+from tally.resilience.limiter import Limiter, LimiterSettings, Shed
+
+#: Coalescing makes many requests at once cheaper, so response times alone would settle far too low: the floor
+#: leaves room for whole batches.
+SETTINGS = LimiterSettings(limit_initial=256, limit_min=128, limit_max=1024)
+
+
+def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSettings = SETTINGS) -> ASGIApp:
+    """``app`` behind an adaptive limit on requests under way."""
+    limiter = Limiter(settings, random.random)
+    signals.shed_total.initialise(reason=["full", "late"])
+    in_flight, limit = signals.requests_in_flight(), signals.requests_limit()
+    in_flight.set_function(lambda: limiter.in_flight)
+    limit.set_function(lambda: limiter.limit)
+    full, late = signals.shed_total("full"), signals.shed_total("late")
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        admitted = limiter.admit(clock.monotonic_s())
+        if isinstance(admitted, Shed):
+            (late if admitted.late else full).inc()
+            detail = "There is more to do than can be done in time; nothing of this was begun."
+            raise Problem("overloaded", detail, retry_after_s=admitted.retry_after_s)
+        ignored = True
+        try:
+            await app(scope, receive, send)
+            ignored = False
+        finally:
+            limiter.release(admitted, clock.monotonic_s(), ignored=ignored)
+
+    return limited
