@@ -1,0 +1,287 @@
+"""The reference store: a participant's state in memory, decided by ``tally.protocol.participant`` item by item.
+
+It is what the PostgreSQL store is compared with, reply by reply, and what the simulation runs on. A method
+does not await, so it is as atomic as a transaction; the state survives a simulated crash of its process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds
+from tally.protocol import messages as wire
+from tally.protocol import operation, participant
+from tally.protocol.participant import Answer, Checks, Decision, Mark, Message, Reason, Row, Status
+from tally.protocol.relationship import Relationship, Side
+
+#: The incarnations that two new databases start with: known to both, so they agree without talking.
+FIRST_INC = {
+    Side.LEFT: UUID("00000000-0000-7000-8000-000000000001"),
+    Side.RIGHT: UUID("00000000-0000-7000-8000-000000000002"),
+}
+
+
+@dataclass(slots=True)
+class Half:
+    """One row: its status, its pair (None for a fence), and why it is dead."""
+
+    status: Status
+    left: UUID | None
+    right: UUID | None
+    why: Reason | None = None
+    other: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the right side tells the world, in its order: confirmed or cancelled, and of which operation."""
+
+    type: str
+    op: UUID
+
+
+@dataclass
+class MemoryStore:
+    """Entities are id -> the JSON their owner shows; capacity holds only those that have one."""
+
+    relationship: Relationship
+    side: Side
+    state: Mark = field(init=False)
+    rows: dict[UUID, Half] = field(default_factory=dict)
+    entities: dict[UUID, bytes] = field(default_factory=dict)
+    capacity: dict[UUID, int] = field(default_factory=dict)
+    outbox: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state = Mark(inc=FIRST_INC[self.side], peer_inc=FIRST_INC[self.side.peer])
+
+    # -- messages about operations
+
+    async def record(self, items: Sequence[wire.RecordItem], now_ms: int) -> wire.Verdicts:
+        self._open()
+        early = now_ms + participant.EARLY_MAX_MS
+        verdicts: dict[int, wire.Verdict] = {}
+        for i in chain.from_iterable(rounds(items)):
+            item = items[i]
+            checks = Checks(
+                entity=self._own(item.left, item.right) in self.entities,
+                taken=self._live_pair(item.left, item.right),
+                seat=self._seat(item.right),
+                early=operation.time_ms(item.op) > early,
+            )
+            verdicts[i] = self._apply(Message.RECORD, item.op, checks=checks, pair=(item.left, item.right))
+        return self._verdicts(verdicts[i] for i in range(len(items)))
+
+    async def resolve(self, ops: Sequence[UUID]) -> wire.Verdicts:
+        self._open()
+        return self._verdicts([self._apply(Message.RESOLVE, op) for op in ops])
+
+    async def kill(self, items: Sequence[wire.ProofItem]) -> wire.Verdicts:
+        self._open()
+        return self._verdicts([self._apply(Message.KILL, item.op, inc=item.inc) for item in items])
+
+    async def cancel(self, ops: Sequence[UUID]) -> wire.Verdicts:
+        self._open()
+        return self._verdicts([self._apply(Message.CANCEL, op) for op in ops])
+
+    async def ack(self, items: Sequence[wire.ProofItem]) -> wire.Verdicts:
+        self._open()
+        for item in items:
+            self._apply(Message.ACK, item.op, inc=item.inc)
+        return self._verdicts([])
+
+    # -- the settler's messages
+
+    async def forward(self, limit: int) -> wire.Cancelled:
+        self._open()
+        ops = sorted(op for op, half in self.rows.items() if half.status is Status.CANCELLED)
+        inc, peer_inc = self._incs()
+        return wire.Cancelled(inc, peer_inc, self.state.closed, ops[:limit])
+
+    async def close(self, message: wire.Close) -> wire.Closed:
+        self._open()
+        self.state = participant.close(self.state, message.time)
+        since = self.state.settled if message.since is None else message.since
+        live = [op for op in sorted(self._live()) if since < operation.time_ms(op) <= message.time]
+        time = message.time
+        limit = min(message.limit, LIST_MAX)
+        if len(live) > limit:
+            time = max(operation.time_ms(live[limit]) - 1, operation.time_ms(live[0]))
+            live = [op for op in live if operation.time_ms(op) <= time]
+        self._drop_void()
+        inc, peer_inc = self._incs()
+        return wire.Closed(inc, peer_inc, self.state.closed, self.state.settled, time, live)
+
+    async def settle(self, message: wire.Settle) -> wire.Settled:
+        self._open()
+        live = self._live()
+        done = participant.settle(
+            self.state, message.since, message.time, sorted(message.matched), message.inc, live
+        )
+        if done is None:
+            return wire.Settled(False, 0, self.state.settled)
+        self.state, confirmed = done
+        for op in confirmed:
+            assert isinstance(op, UUID)
+            self._tell("confirmed", op)
+        return wire.Settled(True, len(confirmed), self.state.settled)
+
+    async def rejoin(self, message: wire.Rejoin) -> wire.Rejoined:
+        self._open()
+        self.state = participant.rejoin(self.state, message.inc)
+        live = [
+            wire.LiveItem(op, half.left, half.right)
+            for op, half in sorted(self.rows.items())
+            if half.status is Status.LIVE and half.left is not None and half.right is not None
+        ]
+        return wire.Rejoined(self._incs()[0], self.state.closed, live)
+
+    # -- reads
+
+    async def status(self, ops: Sequence[UUID]) -> wire.Statuses:
+        self._open()
+        items = []
+        for op in ops:
+            half = self.rows.get(op)
+            row = self._row(op)
+            items.append(
+                wire.StatusItem(row.value)
+                if half is None
+                else wire.StatusItem(row.value, half.why, half.left, half.right)
+            )
+        inc, peer_inc = self._incs()
+        return wire.Statuses(inc, peer_inc, self.state.closed, items)
+
+    async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
+        self._open()
+        found = [
+            wire.Found(self._live_pair(i.left, i.right), self._own(i.left, i.right) in self.entities)
+            for i in items
+        ]
+        inc, peer_inc = self._incs()
+        return wire.Founds(inc, peer_inc, self.state.closed, found)
+
+    async def list(self, message: wire.List) -> wire.Lists:
+        self._open()
+        by = Side(message.by)
+        inc, peer_inc = self._incs()
+        return wire.Lists(
+            inc, peer_inc, self.state.closed, [self._listed(by, item) for item in message.items]
+        )
+
+    async def mark(self) -> Mark:
+        return self.state
+
+    # -- what the owning service does
+
+    def delete(self, entity: UUID) -> None:
+        """Delete an entity; its live halves become cancelled ones in the same transaction."""
+        for op in sorted(self._live()):
+            half = self.rows[op]
+            if entity == self._own(half.left, half.right):
+                self._write(op, participant.delete_entity(operation.time_ms(op), self.state), None)
+        self.entities.pop(entity, None)
+        self.capacity.pop(entity, None)
+
+    # -- inside
+
+    def _open(self) -> None:
+        if self.state.restoring:
+            raise Restoring
+
+    def _own(self, left: Any, right: Any) -> Any:
+        return left if self.side is Side.LEFT else right
+
+    def _live(self) -> set[UUID]:
+        return {op for op, half in self.rows.items() if half.status is Status.LIVE}
+
+    def _live_pair(self, left: UUID, right: UUID) -> UUID | None:
+        for op, half in self.rows.items():
+            if half.status is Status.LIVE and half.left == left and half.right == right:
+                return op
+        return None
+
+    def _seat(self, right: UUID) -> bool:
+        if self.side is Side.LEFT or right not in self.capacity:
+            return True
+        return self.taken(right) < self.capacity[right]
+
+    def taken(self, right: UUID) -> int:
+        """Seats in use: live halves of the right entity, confirmed or not."""
+        return sum(half.status is Status.LIVE and half.right == right for half in self.rows.values())
+
+    def _row(self, op: UUID) -> Row:
+        half = self.rows.get(op)
+        return participant.row_of(half.status if half else None, operation.time_ms(op), self.state.closed)
+
+    def _apply(
+        self,
+        message: Message,
+        op: UUID,
+        *,
+        checks: Checks | None = None,
+        inc: UUID | None = None,
+        pair: tuple[UUID, UUID] | None = None,
+    ) -> wire.Verdict:
+        row = self._row(op)
+        decision = participant.decide(message, row, self.state, operation.time_ms(op), checks=checks, inc=inc)
+        self._write(op, decision, pair)
+        half = self.rows.get(op)
+        if decision.answer is not Answer.DEAD or half is None:
+            return wire.Verdict(decision.answer, decision.why)
+        return wire.Verdict(decision.answer, half.why, half.other)
+
+    def _write(self, op: UUID, decision: Decision, pair: tuple[UUID, UUID] | None) -> None:
+        if decision.write is None:
+            return
+        half = self.rows.get(op)
+        if half is None:
+            other = decision.other if isinstance(decision.other, UUID) else None
+            left, right = pair or (None, None)
+            self.rows[op] = Half(decision.write, left, right, decision.why, other)
+        else:
+            half.status = decision.write
+            half.why = decision.why or half.why
+        if decision.cancelled:
+            self._tell("cancelled", op)
+
+    def _tell(self, type: str, op: UUID) -> None:
+        if self.side is Side.RIGHT:
+            self.outbox.append(Event(f"{self.relationship.name}.{type}", op))
+
+    def _drop_void(self) -> None:
+        closed = self.state.closed - VOID_KEEP_MS
+        for op in [
+            o for o, h in self.rows.items() if h.status is Status.VOID and operation.time_ms(o) <= closed
+        ]:
+            del self.rows[op]
+
+    def _listed(self, by: Side, item: wire.ListItem) -> wire.Listed:
+        after = item.after or UUID(int=0)
+        mine = by is self.side
+        live = []
+        for op, half in sorted(self.rows.items()):
+            if half.status is Status.LIVE and op > after and half.left is not None and half.right is not None:
+                ids = (half.left, half.right) if by is Side.LEFT else (half.right, half.left)
+                if ids[0] == item.id:
+                    live.append((op, ids[1]))
+        live = live[: item.limit]
+        cards = [self.entities.get(item.id)] if mine else [self.entities[other] for _, other in live]
+        return wire.Listed(
+            [str(op) for op, _ in live],
+            [str(other) for _, other in live],
+            [msgspec.Raw(card) for card in cards if card is not None],
+        )
+
+    def _incs(self) -> tuple[UUID, UUID]:
+        assert isinstance(self.state.inc, UUID) and isinstance(self.state.peer_inc, UUID)
+        return self.state.inc, self.state.peer_inc
+
+    def _verdicts(self, items: Iterable[wire.Verdict]) -> wire.Verdicts:
+        return wire.Verdicts(*self._incs(), self.state.closed, list(items))

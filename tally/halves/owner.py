@@ -1,0 +1,160 @@
+"""A service that owns one end of a relationship: its database, its half, its entities, and (on the right) the settler.
+
+Assumes that the service brings its resources and its migrations; everything else follows from the relationship.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from importlib.resources import files
+from typing import Annotated
+
+import structlog
+from msgspec import Meta
+
+from tally.chassis import migrate
+from tally.chassis.admin import breaker_routes
+from tally.chassis.app import Service
+from tally.chassis.auth import GuardedSettings, guards, token_source
+from tally.chassis.calls import Calls
+from tally.chassis.client import Client
+from tally.chassis.clock import SystemClock
+from tally.chassis.database import Database
+from tally.chassis.http import Route
+from tally.chassis.migrate import Source
+from tally.chassis.resource import Resource
+from tally.chassis.settings import SECRET
+from tally.chassis.signals import Signals
+from tally.halves import observer, schema
+from tally.halves.leadership import Leadership
+from tally.halves.participant import Local, Participant
+from tally.halves.peer import Peer
+from tally.halves.postgres import PostgresStore
+from tally.halves.routes import routes
+from tally.halves.settler import Settler
+from tally.halves.transport import HttpTransport
+from tally.protocol.relationship import Relationship
+from tally.resilience.policy import PolicySettings
+
+
+log = structlog.get_logger()
+
+_SCHEMA_POLL_S = 0.5
+
+
+class OwnerSettings(GuardedSettings, frozen=True, kw_only=True):
+    """Settings of a service with a database and a half."""
+
+    database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
+    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
+    pool_max: Annotated[int, Meta(ge=1, le=1000, description="Database connections at most.")] = 10
+    pool_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
+    ] = 0.5
+    settle_lag_s: Annotated[
+        float, Meta(gt=0, le=3600, description="The age at which an epoch is closed; more than the gateway's deadline.")
+    ] = 2.0
+    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
+
+
+class RightSettings(OwnerSettings, frozen=True, kw_only=True):
+    """Settings of the right side's service, which settles."""
+
+    settle_period_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds between rounds of the settler.")] = 1.0
+
+
+def sources(relationship: Relationship, service: str) -> list[Source]:
+    """The migrations of a service's database, in their order: what the entity needs, the entity, its half."""
+    side = relationship.side_of(service)
+    return [
+        Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
+        Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
+        Source(service, migrate.files(files(f"services.{service}").joinpath("migrations"))),
+        Source(relationship.name, schema.migrations(relationship, side)),
+    ]
+
+
+def owner(
+    relationship: Relationship,
+    name: str,
+    resources: Sequence[Resource],
+    settings: OwnerSettings,
+    signals: Signals,
+    peer_urls: Mapping[str, str],
+) -> Service:
+    """The service ``name`` with its resources and its side of ``relationship``."""
+    side = relationship.side_of(name)
+    clock = SystemClock(settings.clock_offset_ms)
+    database = Database.of(settings, name, signals, clock)
+    participant = Participant(
+        relationship,
+        side,
+        PostgresStore(relationship, side, database),
+        clock,
+        lag_ms=int(settings.settle_lag_s * 1000),
+    )
+    internal, operators = guards(settings, name, clock, signals)
+    public: list[Route] = [route for resource in resources for route in resource.routes(database)]
+    client = Client(
+        peer_urls,
+        signals,
+        token_source=token_source(settings, name, clock),
+        ca_file=settings.tls_ca_file,
+        clock=clock,
+    )
+    calls = Calls(client, signals, clock, settings=PolicySettings(attempt_timeout_s=5.0))
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            await database.start()
+            stack.push_async_callback(database.close)
+            await _schema_there(database, sources(relationship, name))
+            if isinstance(settings, RightSettings):
+                await stack.enter_async_context(client)
+                leadership = Leadership(relationship, settings.database_url, name)
+                stack.push_async_callback(leadership.close)
+                settler = Settler(
+                    relationship,
+                    Peer(relationship, side.peer, HttpTransport(calls), kind="settle"),
+                    Peer(relationship, side, Local(participant)),
+                    clock,
+                    observer.Observed(signals, relationship),
+                    lag_s=settings.settle_lag_s,
+                    period_s=settings.settle_period_s,
+                    leader=leadership.held,
+                )
+                calls.announce(relationship.end(side.peer).service, ["settle"])
+                # An agent that dies takes the process with it: a service that half works helps nobody.
+                agents = await stack.enter_async_context(asyncio.TaskGroup())
+                stack.callback(agents.create_task(settler.run(), name="settler").cancel)
+            yield
+
+    return Service(
+        name=name,
+        settings=settings,
+        signals=signals,
+        routes=public,
+        internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
+        admin_routes=breaker_routes(calls, operators),
+        lifespan=lifespan,
+        checks={"database": database.check},
+        clock=clock,
+    )
+
+
+async def _schema_there(database: Database, wanted: Sequence[Source]) -> None:
+    """Wait until somebody has migrated the database; a service doesn't migrate by itself."""
+    told = False
+    while True:
+        async with database.acquire() as connection:
+            missing = await migrate.pending(connection, wanted)
+        if not missing:
+            return
+        if not told:
+            log.warning("waiting for the schema: run the migrate command", missing=missing)
+            told = True
+        await asyncio.sleep(_SCHEMA_POLL_S)

@@ -1,0 +1,55 @@
+-- name: record
+-- One transaction, one round trip: see 0002_functions.sql.
+SELECT * FROM {name}_record($1, $2, $3, $4);
+
+-- name: resolve
+-- Fences what is absent.
+SELECT * FROM {name}_resolve($1);
+
+-- name: kill
+-- Rests on the word of the peer's incarnation beside each operation.
+SELECT * FROM {name}_end($1, $2, 'V', 'killed');
+
+-- name: cancel
+-- A user's request; the row stays C until the peer is known to know.
+SELECT * FROM {name}_end($1, NULL, 'C', 'cancelled');
+
+-- name: ack
+-- The peer knows.
+SELECT * FROM {name}_ack($1, $2);
+
+-- name: close
+-- Waits for the records in flight; the statement timeout bounds the wait.
+SELECT * FROM {name}_close($1, $2, $3, $4);
+
+-- name: settle
+-- The right side only.
+SELECT * FROM {name}_settle($1, $2, $3, $4);
+
+-- name: forward
+-- What the peer is not yet known to know.
+SELECT * FROM {name}_forward($1);
+
+-- name: rejoin
+-- The peer was restored.
+SELECT * FROM {name}_rejoin($1);
+
+-- name: status
+-- In the order asked.
+SELECT * FROM {name}_status($1);
+
+-- name: find
+-- In the order asked.
+SELECT * FROM {name}_find($1, $2);
+
+-- name: mark
+-- This side's state.
+SELECT m.inc, m.peer_inc, m.closed, m.settled, m.restoring FROM {name}_mark m;
+
+-- name: list_own
+-- One row per list, in the order asked.
+SELECT * FROM {name}_list_own($1, $2, $3);
+
+-- name: list_peer
+-- One row per list, in the order asked.
+SELECT * FROM {name}_list_peer($1, $2, $3);

@@ -1,0 +1,63 @@
+"""What a store of halves does: one method per message, each one transaction, answered item by item.
+
+Assumes that the caller is the only one to know HTTP. Every method raises :class:`Restoring` while the
+database is catching up after a restore; a database that can't be reached raises its own error, and then
+nothing is known of what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from tally.protocol import messages as wire
+from tally.protocol.participant import Mark
+
+#: Void rows are kept this long after their epoch closed, so that an operation's status can say why.
+VOID_KEEP_MS = 60_000
+
+#: Operations that one CLOSE lists at most; a larger window is settled in several rounds.
+LIST_MAX = 10_000
+
+Item = TypeVar("Item")
+
+
+class Restoring(Exception):
+    """This side was restored from a backup and hasn't rejoined its peer yet: it serves no message."""
+
+
+class Store(Protocol):
+    """A participant's durable state. ``now_ms`` is the participant's clock, in Unix milliseconds."""
+
+    async def record(self, items: Sequence[wire.RecordItem], now_ms: int) -> wire.Verdicts: ...
+    async def resolve(self, ops: Sequence[UUID]) -> wire.Verdicts: ...
+    async def kill(self, items: Sequence[wire.ProofItem]) -> wire.Verdicts: ...
+    async def cancel(self, ops: Sequence[UUID]) -> wire.Verdicts: ...
+    async def ack(self, items: Sequence[wire.ProofItem]) -> wire.Verdicts: ...
+    async def forward(self, limit: int) -> wire.Cancelled: ...
+    async def close(self, message: wire.Close) -> wire.Closed: ...
+    async def settle(self, message: wire.Settle) -> wire.Settled: ...
+    async def rejoin(self, message: wire.Rejoin) -> wire.Rejoined: ...
+    async def status(self, ops: Sequence[UUID]) -> wire.Statuses: ...
+    async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds: ...
+    async def list(self, message: wire.List) -> wire.Lists: ...
+    async def mark(self) -> Mark: ...
+
+
+def rounds(items: Sequence[wire.RecordItem]) -> Iterable[list[int]]:
+    """Positions of ``items``, in the order of their operations, so that no round names a pair or an operation twice.
+
+    Within a round the items don't depend on one another but for seats, so one statement can decide it.
+    """
+    todo = sorted(range(len(items)), key=lambda i: items[i].op)
+    while todo:
+        seen: set[tuple[UUID, UUID] | UUID] = set()
+        now: list[int] = []
+        later: list[int] = []
+        for i in todo:
+            keys = ((items[i].left, items[i].right), items[i].op)
+            (later if seen.intersection(keys) else now).append(i)
+            seen.update(keys)
+        yield now
+        todo = later
