@@ -1,0 +1,131 @@
+"""Carries concurrent requests of one kind to one participant in batches.
+
+While a batch is in flight the next one gathers, so under load one call and one transaction carry many
+operations; alone, a request waits for nothing. A batch that takes longer than ``patience_s`` no longer holds
+up the next, so one that is stuck delays the others by that much, not by its deadline.
+
+Assumes that the batch function never raises, and answers one outcome per item in their order or one failure
+for all. Who submits waits no longer than it wants to: a ticket whose future is cancelled before it left is
+withdrawn, and never leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from typing import Generic, TypeVar
+
+from tally.halves.peer import Failed
+from tally.resilience.deadline import Deadline
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+QUEUE_FULL = Failed(False, "too many requests are waiting for this service")
+
+
+class Ticket(Generic[Item, Outcome]):
+    """One submitted item: await ``future`` for its outcome, or cancel it; ``sent`` tells whether it ever left."""
+
+    __slots__ = ("context", "deadline", "future", "item", "sent")
+
+    def __init__(self, item: Item, deadline: Deadline, future: asyncio.Future[Outcome | Failed]) -> None:
+        self.item = item
+        self.deadline = deadline
+        self.future = future
+        self.sent = False
+        self.context = copy_context()
+
+
+class Coalescer(Generic[Item, Outcome]):
+    """A bounded queue in front of one kind of batch call to one participant."""
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Item], Deadline], Awaitable[Sequence[Outcome] | Failed]],
+        *,
+        batch_max: int = 256,
+        queue_max: int = 4096,
+        in_flight_max: int = 8,
+        patience_s: float = 0.1,
+        observe: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._send = send
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._in_flight_max = in_flight_max
+        self._patience_s = patience_s
+        self._observe = observe
+        self._queue: deque[Ticket[Item, Outcome]] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._patient = 0  # batches in flight that the next one still waits for
+
+    def submit(self, item: Item, deadline: Deadline) -> Ticket[Item, Outcome]:
+        """Queue ``item``; it leaves at once if nothing is in flight."""
+        ticket: Ticket[Item, Outcome] = Ticket(item, deadline, asyncio.get_running_loop().create_future())
+        if len(self._queue) >= self._queue_max:
+            ticket.future.set_result(QUEUE_FULL)
+            return ticket
+        self._queue.append(ticket)
+        self._pump()
+        return ticket
+
+    async def close(self) -> None:
+        """Wait for what is in flight; nothing new may be submitted meanwhile."""
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _pump(self) -> None:
+        while self._queue and self._patient == 0 and len(self._in_flight) < self._in_flight_max:
+            batch = self._take()
+            if batch:
+                self._patient += 1
+                # The batch belongs to the trace of its first item.
+                task = asyncio.get_running_loop().create_task(self._carry(batch), context=batch[0].context)
+                self._in_flight.add(task)
+
+    def _take(self) -> list[Ticket[Item, Outcome]]:
+        batch: list[Ticket[Item, Outcome]] = []
+        while self._queue and len(batch) < self._batch_max:
+            ticket = self._queue.popleft()
+            if not ticket.future.done():
+                ticket.sent = True
+                batch.append(ticket)
+        return batch
+
+    async def _carry(self, batch: list[Ticket[Item, Outcome]]) -> None:
+        """Send one batch, with the latest deadline in it: nobody's answer is cut off by a hastier neighbour."""
+        holding = True
+
+        def let_next_go() -> None:
+            nonlocal holding
+            if holding:
+                holding = False
+                self._patient -= 1
+                self._pump()
+
+        patience = asyncio.get_running_loop().call_later(self._patience_s, let_next_go)
+        self._observe(len(batch))
+        outcomes: Sequence[Outcome] | Failed = Failed(True, "the call was abandoned")
+        try:
+            outcomes = await self._send(
+                [ticket.item for ticket in batch], max(ticket.deadline for ticket in batch)
+            )
+        finally:
+            patience.cancel()
+            self._in_flight.discard(asyncio.current_task())
+            self._deliver(batch, outcomes)
+            let_next_go()
+            self._pump()
+
+    def _deliver(self, batch: list[Ticket[Item, Outcome]], outcomes: Sequence[Outcome] | Failed) -> None:
+        if not isinstance(outcomes, Failed) and len(outcomes) != len(batch):
+            outcomes = Failed(True, f"{len(outcomes)} answers to {len(batch)} questions")
+        for i, ticket in enumerate(batch):
+            if not ticket.future.done():
+                ticket.future.set_result(outcomes if isinstance(outcomes, Failed) else outcomes[i])
+
+    def __repr__(self) -> str:
+        return f"<Coalescer waiting={len(self._queue)} in_flight={len(self._in_flight)}>"

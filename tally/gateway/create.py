@@ -1,0 +1,259 @@
+"""Creates a relation: one parallel round trip, and what it takes when that does not end it.
+
+Assumes that ``tally.protocol.gateway`` decides; here is only the doing. An attempt is one operation: its id is
+used once, and a refusal that says nothing about the pair (another operation was in the way, its epoch was
+closed) is followed by a fresh attempt after a random pause, until the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID
+
+from tally.chassis.clock import Clock
+from tally.gateway import outcome
+from tally.gateway.evidence import gather
+from tally.gateway.observer import Observer
+from tally.gateway.participants import Participants, Told, evidence_of
+from tally.halves.peer import Failed
+from tally.protocol import gateway as protocol
+from tally.protocol import messages as wire
+from tally.protocol import operation
+from tally.protocol.gateway import SILENT, UNSENT, Dead, Evidence, Recorded
+from tally.protocol.participant import Answer, Reason
+from tally.protocol.relationship import Side
+from tally.resilience.deadline import Deadline
+
+#: Of the time that is left, what RECORD may take before its silence is a reason to ask.
+_RECORD_SHARE = 0.6
+#: With less time than this left, nothing more is sent.
+_MARGIN_S = 0.01
+#: Between two tries of the same step (a participant that refuses connections fails at once).
+_PAUSE_S = 0.02
+#: The longest pause before a fresh attempt; it starts at a fraction of this and doubles.
+_BACK_OFF_MAX_S = 0.2
+_BACK_OFF_FIRST_S = 0.01
+
+#: Reasons that mean: the entity of that side does not exist (any more).
+_GONE = frozenset({Reason.NOT_FOUND, Reason.DELETED, Reason.LOST})
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One operation under way: what each side is known to have said, and what it believed before it was asked."""
+
+    op: UUID
+    left: UUID
+    right: UUID
+    pinned: Mapping[Side, UUID | None]
+    evidence: dict[Side, Evidence]
+    failures: dict[Side, Failed]
+
+    def note(self, side: Side, told: Evidence, failure: Failed | None = None) -> None:
+        self.evidence[side] = told
+        if failure is not None:
+            self.failures[side] = failure
+
+
+class Creator:
+    """Creates relations at both participants."""
+
+    def __init__(self, participants: Participants, clock: Clock, random: Random, observer: Observer) -> None:
+        self._participants = participants
+        self._clock = clock
+        self._random = random
+        self._observer = observer
+
+    async def create(self, left: UUID, right: UUID, deadline: Deadline) -> outcome.CreateOutcome:
+        """Relate ``left`` and ``right``; always answers by the deadline, and what it says stays true."""
+        pause_s = _BACK_OFF_FIRST_S
+        while True:
+            started_s = self._clock.monotonic_s()
+            with self._observer.span("fan_out", operation="create") as span:
+                result = await self._attempt(left, right, deadline)
+                span.set(outcome=_label(result), operation_id=str(getattr(result, "op", "")))
+            self._observer.fanned_out("create", _label(result), self._clock.monotonic_s() - started_s)
+            if not (isinstance(result, protocol.Refused) and protocol.worth_another_attempt(result)):
+                return self._outcome(result)
+            pause_s = min(2 * pause_s, _BACK_OFF_MAX_S)
+            if self._left_s(deadline) <= pause_s + _MARGIN_S:
+                return self._outcome(result)
+            await asyncio.sleep(self._random.uniform(0, pause_s))
+
+    # -- one attempt
+
+    async def _attempt(
+        self, left: UUID, right: UUID, deadline: Deadline
+    ) -> protocol.Refused | outcome.CreateOutcome:
+        if (refused := self._unreachable()) is not None:
+            return refused
+        pinned = await self._pins(deadline)
+        op = operation.make(
+            operation.next_time_ms(self._clock.now_ms(), self._participants.closed),
+            self._random.getrandbits(76),
+        )
+        attempt = _Attempt(op, left, right, pinned, {Side.LEFT: SILENT, Side.RIGHT: SILENT}, {})
+        await self._record(attempt, deadline, self._left_s(deadline) * _RECORD_SHARE)
+        while True:
+            expired = self._left_s(deadline) <= _MARGIN_S
+            step = protocol.create(attempt.evidence[Side.LEFT], attempt.evidence[Side.RIGHT], expired=expired)
+            match step:
+                case protocol.Created():
+                    return outcome.Created(op)
+                case protocol.Already(other):
+                    assert isinstance(other, UUID)
+                    return outcome.Already(other)
+                case protocol.Refused():
+                    return self._refused(step, attempt)
+                case protocol.Unknown():
+                    return self._unknown(attempt)
+                case protocol.Kill(side, inc):
+                    assert isinstance(inc, UUID)
+                    await self._kill(attempt, side, inc, deadline)
+                case protocol.KillUnsent(side):
+                    if not await self._kill_unsent(attempt, side, deadline):
+                        return self._unknown(attempt)
+                case protocol.Resolve(sides):
+                    await self._resolve(attempt, sides, deadline)
+                case protocol.RecordAgain():
+                    await self._record(attempt, deadline, self._left_s(deadline))
+
+    async def _record(self, attempt: _Attempt, deadline: Deadline, within_s: float) -> None:
+        """RECORD at both sides at once. Sent before and not answered now stays unknown, never unsent."""
+        item = wire.RecordItem(attempt.op, attempt.left, attempt.right)
+        first = (
+            not attempt.failures
+            and attempt.evidence[Side.LEFT] is SILENT
+            and attempt.evidence[Side.RIGHT] is SILENT
+        )
+        tickets = {side: self._participants[side].record.submit(item, deadline) for side in Side}
+        for side, told in (await gather(tickets, within_s)).items():
+            evidence = evidence_of(told)
+            attempt.note(side, SILENT if evidence is UNSENT and not first else evidence, _failure(told))
+            self._observer.called("create", self._participants[side].service, _said(told))
+
+    async def _resolve(self, attempt: _Attempt, sides: tuple[Side, ...], deadline: Deadline) -> None:
+        tickets = {side: self._participants[side].resolve.submit(attempt.op, deadline) for side in sides}
+        for side, told in (await gather(tickets, self._left_s(deadline))).items():
+            attempt.note(side, SILENT if isinstance(told, Failed) else told.evidence, _failure(told))
+            if isinstance(told, Failed):
+                await self._pause(deadline)
+
+    async def _kill(self, attempt: _Attempt, side: Side, inc: UUID, deadline: Deadline) -> None:
+        """KILL on the word of the other side; if that word is from before a restore, ask it again."""
+        told = await self._told(attempt, side, inc, deadline)
+        if isinstance(told, Failed):
+            attempt.failures[side] = told
+            await self._pause(deadline)
+        elif told.verdict.answer is Answer.STALE:
+            attempt.note(side.peer, SILENT)
+        else:
+            attempt.note(side, told.evidence)
+
+    async def _kill_unsent(self, attempt: _Attempt, side: Side, deadline: Deadline) -> bool:
+        """KILL because RECORD never left for the peer. False if that can't be proven to be safe."""
+        pin = attempt.pinned[side]
+        if pin is None:
+            return False
+        told = await self._told(attempt, side, pin, deadline)
+        if isinstance(told, Failed):
+            await self._pause(deadline)
+            return True
+        attempt.note(side, told.evidence)
+        return told.verdict.answer is not Answer.STALE
+
+    async def _told(self, attempt: _Attempt, side: Side, inc: UUID, deadline: Deadline) -> Told | Failed:
+        ticket = self._participants[side].kill.submit(wire.ProofItem(attempt.op, inc), deadline)
+        reason = self._why(attempt, side.peer)
+        with self._observer.span("compensation", operation_id=str(attempt.op), reason=reason) as span:
+            told: Told | Failed = (await gather({side: ticket}, self._left_s(deadline)))[side]
+            span.set(outcome=_said(told))
+        self._observer.compensated("create", reason, _said(told), attempt.op)
+        return told
+
+    # -- around it
+
+    def _unreachable(self) -> outcome.Unavailable | None:
+        """A side that is known to be unreachable: then nothing is sent to the other either."""
+        for side in Side:
+            participant = self._participants[side]
+            if (retry_after_s := participant.peer.unavailable_s("write")) is not None:
+                return outcome.Unavailable(participant.service, "its circuit is open", retry_after_s)
+        return None
+
+    async def _pins(self, deadline: Deadline) -> Mapping[Side, UUID | None]:
+        """What each side believes its peer to be, before RECORD is sent; a new gateway has to ask."""
+        new = [side for side in Side if self._participants[side].peer_inc is None]
+        if new:
+            nothing = operation.make(operation.BEGINNING_MS, 0)
+            tickets = {side: self._participants[side].status.submit(nothing, deadline) for side in new}
+            await gather(tickets, self._left_s(deadline) / 4)
+        return {side: self._participants[side].peer_inc for side in Side}
+
+    def _left_s(self, deadline: Deadline) -> float:
+        return deadline.left_s(self._clock.monotonic_s())
+
+    async def _pause(self, deadline: Deadline) -> None:
+        await asyncio.sleep(min(_PAUSE_S, self._left_s(deadline)))
+
+    def _why(self, attempt: _Attempt, side: Side) -> str:
+        evidence = attempt.evidence[side]
+        if isinstance(evidence, Dead):
+            return evidence.why.value if evidence.why is not None else "dead"
+        return "unsent"
+
+    def _refused(
+        self, refused: protocol.Refused, attempt: _Attempt
+    ) -> protocol.Refused | outcome.Created | outcome.Unavailable:
+        """A reason that will last is told even if the other side was out of reach."""
+        reasons = {Side.LEFT: refused.left, Side.RIGHT: refused.right}
+        if Reason.CANCELLED in reasons.values():
+            # Only what both sides hold live is ever cancelled: it was created, and somebody has ended it since.
+            # Another attempt would undo a cancel that was acknowledged.
+            return outcome.Created(attempt.op)
+        unsent = [side for side in Side if reasons[side] is UNSENT]
+        if not unsent or not _GONE.isdisjoint(reasons.values()):
+            return refused
+        failure = attempt.failures.get(unsent[0], Failed(False, "it was not reached"))
+        return outcome.Unavailable(
+            self._participants[unsent[0]].service, failure.reason, failure.retry_after_s
+        )
+
+    def _unknown(self, attempt: _Attempt) -> outcome.Unknown:
+        silent = [side for side in Side if not isinstance(attempt.evidence[side], Recorded)]
+        return outcome.Unknown(
+            attempt.op, self._participants[silent[0]].service if len(silent) == 1 else None
+        )
+
+    def _outcome(self, result: protocol.Refused | outcome.CreateOutcome) -> outcome.CreateOutcome:
+        if not isinstance(result, protocol.Refused):
+            return result
+        reasons = {Side.LEFT: result.left, Side.RIGHT: result.right}
+        missing = tuple(side for side, reason in reasons.items() if reason in _GONE)
+        if missing:
+            return outcome.NotFound(missing)
+        if Reason.FULL in reasons.values():
+            return outcome.Full()
+        if Reason.TOO_EARLY in reasons.values() or Reason.TOO_LATE in reasons.values():
+            return outcome.ClockSkew()
+        return outcome.Contended()
+
+
+def _failure(told: Told | Failed) -> Failed | None:
+    return told if isinstance(told, Failed) else None
+
+
+def _said(told: Told | Failed) -> str:
+    """An outcome as a metric's label."""
+    if isinstance(told, Failed):
+        return "silent" if told.sent else "unsent"
+    return told.verdict.answer.value
+
+
+def _label(result: object) -> str:
+    if isinstance(result, outcome.Created | outcome.Already):
+        return "done"
+    return "unknown" if isinstance(result, outcome.Unknown) else "refused"

@@ -1,0 +1,155 @@
+"""The two participants of a relationship as a gateway uses them: every message coalesced, every reply remembered.
+
+Assumes one instance per relationship and process. What it remembers is which incarnation each side last
+believed its peer to be: the one that a KILL must name when RECORD never left for the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from tally.gateway.coalescer import Coalescer
+from tally.gateway.observer import Observer
+from tally.halves.peer import Failed, Peer
+from tally.protocol import messages as wire
+from tally.protocol.gateway import SILENT, UNSENT, Dead, Evidence, Recorded
+from tally.protocol.participant import Answer
+from tally.protocol.relationship import Relationship, Side
+from tally.resilience.deadline import Deadline
+
+Item = TypeVar("Item")
+
+
+class Marked(Protocol):
+    """Any reply that carries the answering side's incarnations."""
+
+    @property
+    def inc(self) -> UUID: ...
+    @property
+    def peer_inc(self) -> UUID: ...
+    @property
+    def closed(self) -> int: ...
+
+
+Reply = TypeVar("Reply", bound=Marked)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One verdict with the mark of the side that gave it."""
+
+    verdict: wire.Verdict
+    inc: UUID
+    peer_inc: UUID
+    closed: int
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it proves. A stale proof was refused, so nothing is known of the operation by it."""
+        match self.verdict.answer:
+            case Answer.RECORDED:
+                return Recorded(self.inc, self.peer_inc)
+            case Answer.DEAD:
+                return Dead(self.inc, self.peer_inc, self.verdict.why, self.verdict.other)
+            case _:
+                return SILENT
+
+
+def evidence_of(outcome: Told | Failed) -> Evidence:
+    """What an outcome of RECORD proves."""
+    if isinstance(outcome, Failed):
+        return SILENT if outcome.sent else UNSENT
+    return outcome.evidence
+
+
+class Participant:
+    """One side, its messages coalesced; ``peer_inc`` and ``closed`` are as last heard."""
+
+    def __init__(self, peer: Peer, observer: Observer) -> None:
+        self.peer = peer
+        self.side = peer.side
+        self.service = peer.service
+        self.peer_inc: UUID | None = None
+        self.closed = 0
+
+        def watch(message: str) -> Callable[[int], None]:
+            return lambda size: observer.coalesced(message, peer.service, size)
+
+        def verdicts(
+            message: str, ask: Callable[[Sequence[Item], Deadline | None], Awaitable[wire.Verdicts | Failed]]
+        ) -> Coalescer[Item, Told]:
+            async def send(items: Sequence[Item], deadline: Deadline) -> Sequence[Told] | Failed:
+                reply = await ask(items, deadline)
+                if isinstance(reply, Failed):
+                    return reply
+                self.heard(reply)
+                return [Told(verdict, reply.inc, reply.peer_inc, reply.closed) for verdict in reply.items]
+
+            return Coalescer(send, observe=watch(message))
+
+        self.record = verdicts("record", peer.record)
+        self.resolve = verdicts("resolve", peer.resolve)
+        self.kill = verdicts("kill", peer.kill)
+        self.cancel = verdicts("cancel", peer.cancel)
+
+        async def find(items: Sequence[wire.PairItem], deadline: Deadline) -> Sequence[wire.Found] | Failed:
+            reply = await peer.find(items, deadline)
+            return reply if isinstance(reply, Failed) else self.heard(reply).items
+
+        async def status(ops: Sequence[UUID], deadline: Deadline) -> Sequence[wire.StatusItem] | Failed:
+            reply = await peer.status(ops, deadline)
+            return reply if isinstance(reply, Failed) else self.heard(reply).items
+
+        def lists(by: Side) -> Coalescer[wire.ListItem, wire.Listed]:
+            async def send(
+                items: Sequence[wire.ListItem], deadline: Deadline
+            ) -> Sequence[wire.Listed] | Failed:
+                reply = await peer.list(wire.List(by.value, list(items)), deadline)
+                return reply if isinstance(reply, Failed) else self.heard(reply).items
+
+            return Coalescer(send, batch_max=64, observe=watch("list"))
+
+        self.find: Coalescer[wire.PairItem, wire.Found] = Coalescer(find, observe=watch("find"))
+        self.status: Coalescer[UUID, wire.StatusItem] = Coalescer(status, observe=watch("status"))
+        self.list: Mapping[Side, Coalescer[wire.ListItem, wire.Listed]] = {by: lists(by) for by in Side}
+
+    def heard(self, reply: Reply) -> Reply:
+        self.peer_inc = reply.peer_inc
+        self.closed = max(self.closed, reply.closed)
+        return reply
+
+    async def close(self) -> None:
+        for coalescer in (self.record, self.resolve, self.kill, self.cancel):
+            await coalescer.close()
+
+    def __repr__(self) -> str:
+        return f"<Participant {self.service} {self.side.value} closed={self.closed}>"
+
+
+class Participants:
+    """Both sides of a relationship."""
+
+    def __init__(
+        self,
+        relationship: Relationship,
+        peers: Mapping[Side, Peer],
+        observer: Observer,
+    ) -> None:
+        self.relationship = relationship
+        self.left = Participant(peers[Side.LEFT], observer)
+        self.right = Participant(peers[Side.RIGHT], observer)
+
+    def __getitem__(self, side: Side) -> Participant:
+        return self.left if side is Side.LEFT else self.right
+
+    @property
+    def closed(self) -> int:
+        """The latest epoch that either side is known to have closed."""
+        return max(self.left.closed, self.right.closed)
+
+    async def close(self) -> None:
+        await self.left.close()
+        await self.right.close()

@@ -1,0 +1,335 @@
+"""The public HTTP of a relationship, from its declaration: create, cancel, read from both ends, operations.
+
+Assumes the chassis' stack around it. Outcomes become answers here and nowhere else; what is refused says that
+nothing was recorded, and what is unknown says where to ask.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, assert_never
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tally.chassis import context
+from tally.chassis.clock import Clock
+from tally.chassis.http import (
+    AFTER,
+    LIMIT,
+    PREFER,
+    Route,
+    cursor,
+    encoded_response,
+    json_response,
+    path_uuid,
+    preferences,
+)
+from tally.chassis.http import after as after_of
+from tally.chassis.http import limit as limit_of
+from tally.chassis.problems import Problem
+from tally.gateway import outcome
+from tally.gateway.cancel import Canceller
+from tally.gateway.create import Creator
+from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
+from tally.gateway.status import StatusReader
+from tally.protocol import operation
+from tally.protocol.relationship import Relationship, Side
+from tally.resilience.deadline import Deadline
+
+#: For a request that came without a deadline (in tests; the chassis gives each request one).
+_DEADLINE_S = 2.0
+
+
+class Operation(Struct, frozen=True, omit_defaults=True):
+    """What became of an operation. `done` exists now; `refused` and `cancelled` are final; `undecided` is
+    decided within the settlement lag; `unknown` means that a service did not answer."""
+
+    id: UUID
+    state: Literal["done", "refused", "cancelled", "undecided", "unknown"]
+    halves: dict[str, str]
+    reasons: list[str] = []
+    location: str | None = None
+
+
+class Degraded(Struct, frozen=True):
+    """A service that did not answer: what it alone knows is missing from the page."""
+
+    service: str
+    reason: str
+
+
+class RelationRoutes:
+    """The routes of one relationship."""
+
+    def __init__(
+        self,
+        relationship: Relationship,
+        creator: Creator,
+        canceller: Canceller,
+        reader: Reader,
+        status: StatusReader,
+        clock: Clock,
+    ) -> None:
+        self._relationship = relationship
+        self._creator = creator
+        self._canceller = canceller
+        self._reader = reader
+        self._status = status
+        self._clock = clock
+        left, right, name = relationship.left.entity, relationship.right.entity, relationship.name
+        self._left, self._right = left, right
+        self._path = f"/{right}/{{{right}}}/{name}/{{{left}}}"
+        self._resource = msgspec.defstruct(
+            name.capitalize(),
+            [(right, UUID), (left, UUID), ("operation", UUID), ("since", datetime)],
+            frozen=True,
+        )
+
+    def routes(self) -> list[Route]:
+        """Everything a caller can do with the relationship."""
+        left, right, name = self._left, self._right, self._relationship.name
+        not_found = (f"{left}-not-found", f"{right}-not-found", "both-not-found")
+        failures = ("service-unavailable", "outcome-unknown", "overloaded")
+        create: dict[str, Any] = {
+            "handler": self._create,
+            "response": self._resource,
+            "status": 201,
+            "also": {200: self._resource},
+            "sends": ("Location",),
+            "problems": ("not-a-uuid", *not_found, f"{right}-full", "contended", *failures),
+            "tags": (name,),
+        }
+        one: dict[str, Any] = {
+            "problems": ("not-a-uuid", *not_found, f"{name}-not-found", *failures),
+            "tags": (name,),
+        }
+        pages: dict[str, Any] = {"query": (LIMIT, AFTER), "headers": (PREFER,), "tags": (name,)}
+        unreadable = ("not-a-uuid", "invalid-query", "service-unavailable", "overloaded")
+        return [
+            Route(
+                "POST",
+                self._path,
+                summary=f"Relate a {left} and a {right}; 200 if they are already.",
+                **create,
+            ),
+            Route("PUT", self._path, summary="The same: creating it is idempotent.", **create),
+            Route("GET", self._path, self._get, f"One {name}.", response=self._resource, **one),
+            Route("DELETE", self._path, self._cancel, f"End the {name}, for good.", status=204, **one),
+            Route(
+                "GET",
+                f"/{right}/{{{right}}}/{name}",
+                self._by(Side.RIGHT),
+                f"The {self._relationship.left.plural} of one {right}.",
+                response=self._page_type(Side.RIGHT),
+                problems=(f"{right}-not-found", *unreadable),
+                **pages,
+            ),
+            Route(
+                "GET",
+                f"/{left}/{{{left}}}/{name}",
+                self._by(Side.LEFT),
+                f"The {self._relationship.right.plural} of one {left}.",
+                response=self._page_type(Side.LEFT),
+                problems=(f"{left}-not-found", *unreadable),
+                **pages,
+            ),
+            Route(
+                "GET",
+                "/operation/{operation}",
+                self._operation,
+                "What became of an operation, as both halves tell it.",
+                response=Operation,
+                problems=("not-a-uuid", "operation-not-found"),
+                tags=("operation",),
+            ),
+        ]
+
+    # -- writes
+
+    async def _create(self, request: Request) -> Response:
+        left, right = path_uuid(request, self._left), path_uuid(request, self._right)
+        result = await self._creator.create(left, right, self._deadline())
+        match result:
+            case outcome.Created(op):
+                return self._related(201, left, right, op)
+            case outcome.Already(op):
+                return self._related(200, left, right, op)
+            case outcome.Full():
+                raise Problem(
+                    f"{self._right}-full",
+                    f"No seat is left at {self._right} {right}.",
+                    service=self._service(Side.RIGHT),
+                )
+            case outcome.Contended():
+                raise Problem(
+                    "contended", "Others kept changing this pair. Nothing was recorded for this request."
+                )
+            case outcome.ClockSkew():
+                detail = "The services' clocks are too far apart. Nothing was recorded."
+                raise Problem("service-unavailable", detail)
+            case outcome.NotFound() | outcome.Unavailable() | outcome.Unknown():
+                raise self._problem(result, left, right)
+            case _:
+                assert_never(result)
+
+    async def _cancel(self, request: Request) -> Response:
+        left, right = path_uuid(request, self._left), path_uuid(request, self._right)
+        result = await self._canceller.cancel(left, right, self._deadline())
+        match result:
+            case outcome.Cancelled():
+                return Response(status_code=204)
+            case outcome.NotRelated() | outcome.NotFound() | outcome.Unavailable() | outcome.Unknown():
+                raise self._problem(result, left, right)
+            case _:
+                assert_never(result)
+
+    # -- reads
+
+    async def _get(self, request: Request) -> Response:
+        left, right = path_uuid(request, self._left), path_uuid(request, self._right)
+        found = await self._canceller.find(left, right, self._deadline())
+        if isinstance(found, UUID):
+            return self._related(200, left, right, found)
+        assert not isinstance(found, outcome.Cancelled)
+        raise self._problem(found, left, right)
+
+    def _by(self, side: Side) -> Any:
+        end, other = self._relationship.end(side), self._relationship.end(side.peer)
+
+        async def read(request: Request) -> Response:
+            entity = path_uuid(request, end.entity)
+            after, limit = after_of(request), limit_of(request)
+            try:
+                page = await self._reader.page(side, entity, after, limit, self._deadline())
+            except NoSuchEntity:
+                raise Problem(
+                    f"{end.entity}-not-found", f"There is no {end.entity} {entity}.", service=end.service
+                ) from None
+            if page.missing and (preferences(request).strict or len(page.missing) == len(Side)):
+                raise _unavailable(page.missing[0])
+            return self._page(request, end.entity, other.plural, entity, page)
+
+        return read
+
+    def _page(self, request: Request, entity_name: str, plural: str, entity: UUID, page: Page) -> Response:
+        """The page's JSON, put together from what the owners sent without decoding it."""
+        card = page.entity or msgspec.json.encode({"id": entity})
+        items = b",".join(
+            member(card or b'{"id":"%s"}' % id.encode(), operation=op) for op, id, card in page.items
+        )
+        next = None if page.next is None else cursor(UUID(page.next))
+        tail: dict[str, object] = {"next": next, "complete": not page.missing}
+        if page.missing:
+            tail["degraded"] = [Degraded(missing.service, missing.reason) for missing in page.missing]
+        body = b'{"%s":%s,"%s":[%s],%s' % (
+            entity_name.encode(),
+            card,
+            plural.encode(),
+            items,
+            msgspec.json.encode(tail)[1:],
+        )
+        return encoded_response(body, headers=_link(request, next))
+
+    async def _operation(self, request: Request) -> Response:
+        op = path_uuid(request, "operation")
+        if op.version != 7:
+            raise Problem("operation-not-found", f"{op} is not the id of an operation.", operation=str(op))
+        told = await self._status.operation(op, self._deadline())
+        location = None
+        if told.state == "done" and told.left is not None and told.right is not None:
+            location = self._location(told.left, told.right)
+        return json_response(
+            Operation(
+                id=op,
+                state=told.state.value,
+                halves={self._service(side): row for side, row in told.rows.items()},
+                reasons=[reason.value for reason in told.reasons],
+                location=location,
+            )
+        )
+
+    # -- inside
+
+    def _related(self, status: int, left: UUID, right: UUID, op: UUID) -> Response:
+        since = datetime.fromtimestamp(operation.time_ms(op) / 1000, UTC)
+        resource = self._resource(right, left, op, since)
+        return json_response(resource, status, {"Location": self._location(left, right)})
+
+    def _location(self, left: UUID, right: UUID) -> str:
+        return self._path.replace(f"{{{self._left}}}", str(left)).replace(f"{{{self._right}}}", str(right))
+
+    def _problem(
+        self,
+        result: outcome.NotFound | outcome.NotRelated | outcome.Unavailable | outcome.Unknown,
+        left: UUID,
+        right: UUID,
+    ) -> Problem:
+        match result:
+            case outcome.NotFound(sides) if len(sides) == len(Side):
+                detail = f"There is no {self._left} {left}, and no {self._right} {right}."
+                return Problem("both-not-found", detail)
+            case outcome.NotFound(sides):
+                entity = self._relationship.end(sides[0]).entity
+                id = left if sides[0] is Side.LEFT else right
+                return Problem(
+                    f"{entity}-not-found", f"There is no {entity} {id}.", service=self._service(sides[0])
+                )
+            case outcome.NotRelated():
+                name = self._relationship.name
+                return Problem(
+                    f"{name}-not-found", f"{self._left} {left} has no {name} at {self._right} {right}."
+                )
+            case outcome.Unavailable():
+                return _unavailable(result)
+            case outcome.Unknown(op, service):
+                detail = "It may or may not have been recorded; the operation's address tells which, within seconds."
+                return Problem("outcome-unknown", detail, service=service, operation=str(op))
+
+    def _service(self, side: Side) -> str:
+        return self._relationship.end(side).service
+
+    def _deadline(self) -> Deadline:
+        return context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
+
+    def _page_type(self, side: Side) -> Any:
+        end, other = self._relationship.end(side), self._relationship.end(side.peer)
+        return msgspec.defstruct(
+            f"{end.entity.capitalize()}{self._relationship.name.capitalize()}s",
+            [
+                (
+                    end.entity,
+                    Annotated[
+                        dict[str, Any], Meta(description=f"The {end.entity}; only its id if it is not known.")
+                    ],
+                ),
+                (
+                    other.plural,
+                    Annotated[
+                        list[dict[str, Any]], Meta(description=f"Each {other.entity}, with its operation.")
+                    ],
+                ),
+                ("next", Annotated[str | None, Meta(description="The cursor of the next page.")]),
+                ("complete", Annotated[bool, Meta(description="False if a service did not answer.")]),
+                ("degraded", list[Degraded], []),
+            ],
+        )
+
+
+def _unavailable(missing: outcome.Unavailable | Missing) -> Problem:
+    return Problem(
+        "service-unavailable",
+        f"The {missing.service} service can't be reached: {missing.reason}. Nothing was recorded.",
+        service=missing.service,
+        retry_after_s=missing.retry_after_s,
+    )
+
+
+def _link(request: Request, next: str | None) -> dict[str, str] | None:
+    if next is None:
+        return None
+    url = request.url.include_query_params(after=next)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}

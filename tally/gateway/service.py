@@ -1,0 +1,85 @@
+"""A gateway as a service: the public routes of a relationship over calls to its two owners.
+
+Assumes that the service brings the owners' addresses. It keeps nothing, so it needs no database to be ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from random import SystemRandom
+from typing import Annotated
+
+from msgspec import Meta
+
+from tally.chassis.admin import breaker_routes
+from tally.chassis.app import Service
+from tally.chassis.auth import GuardedSettings, guards, token_source
+from tally.chassis.calls import Calls
+from tally.chassis.client import Client
+from tally.chassis.clock import SystemClock
+from tally.chassis.signals import Signals
+from tally.gateway.cancel import Canceller
+from tally.gateway.create import Creator
+from tally.gateway.observer import Observed
+from tally.gateway.participants import Participants
+from tally.gateway.read import Reader
+from tally.gateway.routes import RelationRoutes
+from tally.gateway.status import StatusReader
+from tally.halves.peer import Peer
+from tally.halves.transport import HttpTransport
+from tally.protocol.relationship import Relationship, Side
+
+_KINDS = ["read", "write"]
+
+
+class GatewaySettings(GuardedSettings, frozen=True, kw_only=True):
+    """Settings of a gateway."""
+
+    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
+
+
+def gateway(
+    relationship: Relationship, name: str, settings: GatewaySettings, signals: Signals, urls: Mapping[str, str]
+) -> Service:
+    """The service ``name``; ``urls`` says where the owners of the two ends are, by the names of their services."""
+    clock = SystemClock(settings.clock_offset_ms)
+    client = Client(
+        urls,
+        signals,
+        token_source=token_source(settings, name, clock),
+        ca_file=settings.tls_ca_file,
+        timeout_s=settings.request_deadline_s,
+        clock=clock,
+    )
+    calls = Calls(client, signals, clock)
+    transport = HttpTransport(calls)
+    observed = Observed(signals, relationship)
+    participants = Participants(relationship, {side: Peer(relationship, side, transport) for side in Side}, observed)
+    relation = RelationRoutes(
+        relationship,
+        Creator(participants, clock, SystemRandom(), observed),
+        Canceller(participants, clock, observed),
+        Reader(participants, clock, observed),
+        StatusReader(participants, clock),
+        clock,
+    )
+    _, operators = guards(settings, name, clock, signals)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with client:
+            for side in Side:
+                calls.announce(relationship.end(side).service, _KINDS)
+            yield
+            await participants.close()
+
+    return Service(
+        name=name,
+        settings=settings,
+        signals=signals,
+        routes=relation.routes(),
+        admin_routes=breaker_routes(calls, operators),
+        lifespan=lifespan,
+        clock=clock,
+    )
