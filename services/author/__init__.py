@@ -1,0 +1,1 @@
+"""The author service: owns authors, and the author half of each attendance."""
