@@ -1,0 +1,59 @@
+# `make` prints what there is. Everything runs in .venv, which is made when it is needed (scripts/venv).
+# TALLY_PYTHON=… picks the interpreter for it.
+
+SEEDS ?= 200
+SECONDS ?= 60
+BIN := .venv/bin
+export TALLY_PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test simulate model chaos-local bench lint golden lock clean reset-data run-env test-env
+
+help:  ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: run-env  ## Start PostgreSQL and every service; Ctrl-C stops them
+	@exec $(BIN)/tally run
+
+demo: run-env  ## In a second terminal: walk through the API and check every answer
+	@exec $(BIN)/tally demo
+
+test: test-env  ## Run all tests
+	@exec $(BIN)/python -m pytest
+
+simulate: test-env  ## Run the deterministic simulation: SEEDS=200
+	@exec $(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+model: test-env  ## Check the protocol's model in full
+	@exec $(BIN)/python -m tests.model
+
+chaos-local: test-env  ## Kill processes at random under load: SECONDS=60
+	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+bench: test-env  ## Measure the speed and write docs/performance.md
+	@exec $(BIN)/python -m tests.bench
+
+lint: test-env  ## Check style, types and who imports whom
+	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+golden: test-env  ## Write the golden files anew, for review as a diff
+	@exec $(BIN)/python -m pytest tests/golden --golden
+
+lock:  ## Write requirements/*.txt anew from pyproject.toml (needs uv)
+	@uv pip compile $(LOCK) pyproject.toml --extra embedded -o requirements/run.txt
+	@uv pip compile $(LOCK) pyproject.toml --extra embedded --extra test -c requirements/run.txt -o requirements/test.txt
+
+LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11
+
+clean:  ## Remove .venv and caches; the data stays
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find tally services tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+reset-data: run-env  ## Delete the local databases
+	@exec $(BIN)/tally reset-data
+
+run-env:
+	@scripts/venv requirements/run.txt
+
+test-env:
+	@scripts/venv requirements/test.txt

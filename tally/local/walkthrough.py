@@ -1,0 +1,146 @@
+"""The walkthrough of the README: as lines to paste, and as a demonstration that runs it and checks every answer.
+
+Assumes a running stack; a service that is not there, or an answer that is not the right one, ends it with one sentence.
+"""
+
+import http.client
+import json
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from tally.local.ask import Answer, ask
+from tally.local.failure import LocalError
+from tally.local.services import Place, Places
+
+Say = Callable[[str], None]
+
+_ID = r"""| sed 's/.*"id":"\([^"]*\)".*/\1/'"""
+
+
+def lines_to_paste(places: Places) -> str:
+    """The walkthrough for a shell with curl; pasted as a whole or line by line, every line works."""
+    author, conference, gateway = (_typed(places[name]) for name in ("author", "conference", "gateway"))
+    return f"""\
+AUTHOR=$(curl -s {author}/author -d '{{"full_name":"Alan Turing"}}' {_ID})
+CONFERENCE=$(curl -s {conference}/conference -d '{{"acronym":"SWAT"}}' {_ID})
+EVENT=$(curl -s {conference}/event -d '{{"conference_id":"'$CONFERENCE'","seq":1}}' {_ID})
+curl -i -X POST {gateway}/event/$EVENT/attendance/$AUTHOR
+curl {gateway}/event/$EVENT/attendance
+curl {gateway}/author/$AUTHOR/attendance"""
+
+
+def _typed(here: Place) -> str:
+    return f"-k {here.shown}" if here.scheme == "https" else here.shown
+
+
+def asked(service: str, here: Place, method: str, path: str, body: Any = None) -> Answer:
+    """The answer; nobody answering is a sentence."""
+    try:
+        return ask(method, f"{here.url}{path}", body)
+    except TimeoutError:
+        raise LocalError(
+            f"The {service} service at {here.url} does not answer: `tally status` says what is up."
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise LocalError(
+            f"The {service} service is not there at {here.url} ({error}): start Tally with `make run` in another "
+            "terminal and try again."
+        ) from error
+
+
+class Demonstration:
+    """Runs the walkthrough; every step shows the line that a person would type, and the answer."""
+
+    def __init__(self, places: Places, say: Say, *, colour: bool = False) -> None:
+        self._places = places
+        self._say = say
+        self._bold, self._dim, self._plain = ("\033[1m", "\033[2m", "\033[0m") if colour else ("", "", "")
+        self._steps = 0
+
+    def run(self) -> None:
+        author = self._id(self._step("An author, in the author service's database.", "author", "POST", "/author", 201,
+                                     {"full_name": "Alan Turing"}))  # fmt: skip
+        conference = self._id(self._step("A conference, in the conference service's.", "conference", "POST",
+                                         "/conference", 201, {"acronym": "SWAT"}))  # fmt: skip
+        event = self._id(self._step("Its first event.", "conference", "POST", "/event", 201,
+                                    {"conference_id": conference, "seq": 1}))  # fmt: skip
+        pair = f"/event/{event}/attendance/{author}"
+
+        self._step("The author attends the event: one half in each database.", "gateway", "POST", pair, 201)
+        self._reads(event, author, attends=True)
+        self._step("Once more: nothing new, and no harm.", "gateway", "POST", pair, 200)
+
+        nobody = str(uuid.uuid4())
+        refused = self._step("An author who does not exist: refused, and it says who.", "gateway", "POST",
+                             f"/event/{event}/attendance/{nobody}", 404)  # fmt: skip
+        self._check(refused, refused.body.get("code") == "author-not-found", "the code should be author-not-found")
+        self._check(refused, nobody in json.dumps(refused.body), f"the answer should name the author {nobody}")
+
+        self._step("Cancel.", "gateway", "DELETE", pair, 204)
+        self._reads(event, author, attends=False)
+        self._step("It is gone on both sides.", "gateway", "GET", pair, 404)
+        self._say(f"\n{self._bold}All {self._steps} steps answered as they should.{self._plain}")
+
+    def _reads(self, event: str, author: str, *, attends: bool) -> None:
+        ending = "" if attends else ": nobody any more"
+        read = self._step(f"Who attends the event{ending}?", "gateway", "GET", f"/event/{event}/attendance", 200)
+        found = [one.get("id") for one in read.body.get("attendees", [])]
+        self._check(read, found == [author] * attends, "the author should be there" if attends else "nobody should be")
+        ending = "" if attends else ": none any more"
+        read = self._step(
+            f"What does the author attend{ending}?", "gateway", "GET", f"/author/{author}/attendance", 200
+        )
+        found = [one.get("id") for one in read.body.get("events", [])]
+        self._check(read, found == [event] * attends, "the event should be there" if attends else "nothing should be")
+
+    def _step(self, title: str, service: str, method: str, path: str, status: int, body: Any = None) -> Answer:
+        self._steps += 1
+        here = self._places[service]
+        self._say(f"\n{self._bold}{self._steps}. {title}{self._plain}\n   $ {_curl(here, method, path, body)}")
+        answer = asked(service, here, method, path, body)
+        self._say(f"   {answer.status} {answer.reason}")
+        if location := answer.headers.get("location"):
+            self._say(f"   Location: {location}")
+        if answer.body is not None:
+            pretty = json.dumps(answer.body, indent=2, ensure_ascii=False)
+            self._say(self._dim + "\n".join(f"   {line}" for line in pretty.splitlines()) + self._plain)
+        self._check(answer, answer.status == status, f"{status} was expected")
+        return answer
+
+    def _check(self, answer: Answer, holds: bool, sentence: str) -> None:
+        if not holds:
+            raise LocalError(
+                f"Step {self._steps} is not as it should be: {sentence}, and the answer was {answer.says()}"
+            )
+
+    def _id(self, answer: Answer) -> str:
+        return str(answer.body["id"])
+
+
+def _curl(here: Place, method: str, path: str, body: Any) -> str:
+    insecure = "-k " if here.scheme == "https" else ""
+    # curl's own choice: GET, or POST when there is a body.
+    verb = "" if method == "GET" or (method == "POST" and body is not None) else f"-X {method} "
+    data = "" if body is None else f" -d '{json.dumps(body, separators=(',', ':'))}'"
+    return f"curl -i {insecure}{verb}{here.shown}{path}{data}"
+
+
+OPERATION_STATES = {
+    "done": "Done: it is recorded on both sides.",
+    "refused": "Refused: nothing is recorded, now or later.",
+    "cancelled": "Cancelled: it was recorded on both sides once, and will not be again.",
+    "undecided": "Undecided: one side only knows of it yet; it is settled within a few seconds, so ask again.",
+    "unknown": "Unknown: a service that must be asked does not answer; ask again when it is back.",
+}
+
+
+def operation_in_words(answer: Answer) -> str:
+    """What GET /operation/{id} answered, for a person."""
+    if answer.status != HTTPStatus.OK or not isinstance(answer.body, dict):
+        return answer.says()
+    state = str(answer.body.get("state"))
+    halves = answer.body.get("halves") or {}
+    told = "\n".join(f"  {side:<12} {row}" for side, row in halves.items())
+    return "\n".join(filter(None, [OPERATION_STATES.get(state, state), told]))
