@@ -9,16 +9,18 @@ from collections.abc import Callable
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import click
 
+from tally.chassis.faults import Kind
 from tally.local import run as local
 from tally.local import services, walkthrough
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
 from tally.local.failure import LocalError
+from tally.local.operator import Operator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +93,83 @@ def status() -> None:
     for name, reason in reasons.items():
         click.echo(f"{name:<12} {places[name].url:<28} {'ready' if reason is None else f'not ready: {reason}'}")
     sys.exit(1 if any(reasons.values()) else 0)
+
+
+def _operator() -> Operator:
+    return Operator(services.place(services.SERVICES, os.environ), services.local_folder())
+
+
+@main.group()
+def breakers() -> None:
+    """Look at circuit breakers, and hold them in a state."""
+
+
+@breakers.command("list")
+@click.argument("service")
+@in_one_sentence
+def list_breakers(service: str) -> None:
+    """How the breakers of SERVICE stand."""
+    for one in _operator().breakers(service):
+        state = one["breaker"]["state"]
+        click.echo(f"{one['peer']:<12} {one['kind']:<8} {state:<14} in use {one['bulkhead_in_use']}")
+
+
+@breakers.command("force")
+@click.argument("service")
+@click.argument("peer")
+@click.argument("kind")
+@click.argument("mode", type=click.Choice(["auto", "forced_open", "forced_closed", "observe"]))
+@in_one_sentence
+def force_breaker(service: str, peer: str, kind: str, mode: str) -> None:
+    """Hold SERVICE's breaker for calls of KIND to PEER in MODE; auto frees it."""
+    _operator().force(service, peer, kind, mode)
+    click.echo(f"{service}: calls of kind {kind} to {peer} are now {mode}.")
+
+
+@main.group()
+def faults() -> None:
+    """Switch faults on in a running service (started with TALLY_FAULTS=on)."""
+
+
+@faults.command("list")
+@click.argument("service")
+@in_one_sentence
+def list_faults(service: str) -> None:
+    """The faults that are on in SERVICE."""
+    _show_faults(_operator().faults(service))
+
+
+@faults.command("set")
+@click.argument("service")
+@click.argument("kind", type=click.Choice([kind.value for kind in Kind]))
+@click.option("--for", "expires_s", type=float, default=60.0, show_default=True, help="Seconds until it ends.")
+@click.option("--rate", type=float, default=1.0, show_default=True, help="The share of requests that it hits.")
+@click.option("--path", default="/", show_default=True, help="Only paths that begin with this.")
+@click.option("--latency-ms", type=float, default=0.0, help="How much later, for latency.")
+@click.option("--jitter-ms", type=float, default=0.0, help="Give or take this, for latency.")
+@click.option("--seed", type=int, default=0, help="The same seed hits the same requests.")
+@in_one_sentence
+def set_fault(service: str, **fault: object) -> None:
+    """Let KIND happen in SERVICE, beside the faults that are on."""
+    operator = _operator()
+    on = [{**one["fault"], "expires_s": max(one["left_s"], 0.1)} for one in operator.faults(service)]
+    _show_faults(operator.set_faults(service, [*on, fault]))
+
+
+@faults.command("clear")
+@click.argument("service")
+@in_one_sentence
+def clear_faults(service: str) -> None:
+    """End all faults of SERVICE."""
+    _show_faults(_operator().set_faults(service, []))
+
+
+def _show_faults(items: list[dict[str, Any]]) -> None:
+    for one in items:
+        fault, left_s, hits = one["fault"], one["left_s"], one["hits"]
+        click.echo(f"{fault['kind']:<10} {fault['rate']:.0%} of {fault['path']}  for {left_s:.0f} s more, hit {hits}")
+    if not items:
+        click.echo("No faults are on.")
 
 
 @main.command("reset-data")

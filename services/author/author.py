@@ -24,7 +24,7 @@ class NewAuthor(Struct, frozen=True):
 
 class AuthorPatch(Struct, frozen=True):
     full_name: FullName | UnsetType = UNSET
-    email: Email | None | UnsetType = UNSET
+    email: Email | UnsetType | None = UNSET
 
 
 class Author(Struct, frozen=True):

@@ -22,7 +22,7 @@ class NewConference(Struct, frozen=True):
 
 class ConferencePatch(Struct, frozen=True):
     acronym: Acronym | UnsetType = UNSET
-    name: Name | None | UnsetType = UNSET
+    name: Name | UnsetType | None = UNSET
 
 
 class Conference(Struct, frozen=True):

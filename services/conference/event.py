@@ -31,9 +31,9 @@ class NewEvent(Struct, frozen=True):
 
 class EventPatch(Struct, frozen=True):
     seq: Seq | UnsetType = UNSET
-    title: Title | None | UnsetType = UNSET
-    starts_at: StartsAt | None | UnsetType = UNSET
-    capacity: Capacity | None | UnsetType = UNSET
+    title: Title | UnsetType | None = UNSET
+    starts_at: StartsAt | UnsetType | None = UNSET
+    capacity: Capacity | UnsetType | None = UNSET
 
 
 class Event(Struct, frozen=True):

@@ -52,11 +52,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from tally.chassis import context, database, docs, logs, openapi, problems
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.database import DatabaseFault
+from tally.chassis.faults import Faults
 from tally.chassis.health import Check, Health
 from tally.chassis.http import Handler, Route, starlette_routes
 from tally.chassis.migrate import MigrationError, Source, migrate
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings, SettingsError, load, variable
+from tally.chassis.shedding import shedding
 from tally.chassis.signals import Signals, exemplar
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
@@ -87,6 +89,8 @@ class Service:
     """Entered before the public port opens, left after its last answer."""
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What must be in order for the service to be ready: its own things, never a peer."""
+    faults: Faults | None = None
+    """What goes wrong on purpose, where a setting allows it."""
     drain_s: float = 0.0
     """How long it goes on after it said that it is not ready: until load balancers have noticed."""
     clock: Clock = field(default_factory=SystemClock)
@@ -444,8 +448,10 @@ class _HttpProtocol(HttpToolsProtocol):
 
 def _public_app(service: Service) -> ASGIApp:
     document = openapi.document(f"Tally: {service.name}", _version(), service.routes)
-    routes = [*service.routes, *docs.routes(document), *service.internal_routes]
-    return Stack(service, _router(routes))
+    app = _router([*service.routes, *docs.routes(document), *service.internal_routes])
+    if service.faults is not None:
+        app = service.faults.around(app)
+    return Stack(service, shedding(app, service.clock, service.signals))
 
 
 def _admin_app(service: Service, health: Health) -> ASGIApp:

@@ -80,6 +80,9 @@ class GuardedSettings(ServiceSettings, frozen=True, kw_only=True):
     token_operators: Annotated[
         str, Meta(description="The subjects that may call admin endpoints, separated by commas.")
     ] = "operator"
+    faults: Annotated[
+        Literal["on", "off"], Meta(description="Whether operators may switch faults on, for experiments.")
+    ] = "off"
     token_key_file: Annotated[
         str | None,
         Meta(description="The private key (PEM) that this service makes its own tokens with.", extra=READABLE_FILE),
@@ -223,10 +226,12 @@ class Keys:
             headers["Authorization"] = f"Bearer {token.strip()}"
         tls = ssl.create_default_context(cafile=self._ca_file) if self._source.startswith("https:") else False
         timeout = aiohttp.ClientTimeout(total=_FETCH_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            async with session.get(self._source, headers=headers, ssl=tls, allow_redirects=False) as response:
-                response.raise_for_status()
-                return await response.content.read(1_048_576)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(self._source, headers=headers, ssl=tls, allow_redirects=False) as response,
+        ):
+            response.raise_for_status()
+            return await response.content.read(1_048_576)
 
 
 # --- checking who somebody is ---------------------------------------------------------------------------------
@@ -375,7 +380,7 @@ def _private_key(key_file: str) -> tuple[Any, str, str]:
     for name in ALGORITHMS:
         algorithm = jwt.get_algorithm_by_name(name)
         try:
-            public = algorithm.to_jwk(key.public_key(), as_dict=True)  # type: ignore[call-overload]
+            public = algorithm.to_jwk(key.public_key(), as_dict=True)
         except (jwt.InvalidKeyError, AttributeError, TypeError, ValueError):
             continue
         return key, name, _thumbprint(public)

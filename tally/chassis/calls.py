@@ -29,7 +29,6 @@ log = structlog.get_logger()
 
 #: Problems by which a participant says that it has surely done nothing, though it is in trouble.
 NOTHING_DONE = frozenset({"overloaded", "service-unavailable", "contended"})
-_STATES = list(State)
 _DEADLINE_S = 10.0
 
 
@@ -85,25 +84,25 @@ class Calls:
         return self.policies.force(peer, kind, mode)
 
     def snapshot(self) -> list[policy.PolicySnapshot]:
-        """How all policies stand; also moves the gauges, which nobody else does."""
-        found = self.policies.snapshot()
-        for one in found:
-            self._signals.bulkhead_in_use(one.peer).set(one.bulkhead_in_use)
-            self._signals.bulkhead_waiting(one.peer).set(one.bulkhead_queued)
-            self._signals.retry_budget_ratio(one.peer).set(one.retry_ratio)
-            self._signals.breaker_state(one.peer, one.kind).set(_STATE_NUMBERS[one.breaker.state])
-        return found
+        """How all policies stand."""
+        return self.policies.snapshot()
 
     def announce(self, peer: str, kinds: list[str]) -> None:
-        """Make the metrics of a peer exist before its first call."""
-        signals = self._signals
-        states = [state.value for state in _STATES]
+        """Make the policies and metrics of a peer exist before its first call; gauges are read when scraped."""
+        signals, now_s = self._signals, self._clock.monotonic_s
+        states = [state.value for state in State]
         signals.breaker_transitions_total.initialise(peer=[peer], kind=kinds, from_state=states, to_state=states)
         signals.breaker_rejections_total.initialise(peer=[peer], kind=kinds)
+        signals.bulkhead_rejections_total.initialise(peer=[peer], kind=kinds)
         signals.retries_total.initialise(peer=[peer], reason=[failure.value for failure in Failure])
+        signals.retries_refused_total.initialise(peer=[peer])
         for kind in kinds:
-            self.policies.get(peer, kind)
-        self.snapshot()
+            shared = self.policies.get(peer, kind)
+            signals.breaker_state(peer, kind).set(_STATE_NUMBERS[shared.breaker.state])
+        bulkhead, budget = shared.bulkhead, shared.budget
+        signals.bulkhead_in_use(peer).set_function(lambda: bulkhead.in_use)
+        signals.bulkhead_waiting(peer).set_function(lambda: bulkhead.queued)
+        signals.retry_budget_ratio(peer).set_function(lambda: budget.ratio(now_s()))
 
 
 def _classify(outcome: Outcome) -> Verdict:
@@ -153,7 +152,8 @@ class _Signalled:
         self._signals.breaker_transitions_total(peer, kind, old.value, new.value).inc()
         self._signals.breaker_state(peer, kind).set(_STATE_NUMBERS[new])
         say = log.warning if new is State.OPEN else log.info
-        say("breaker moved", peer=peer, kind=kind, was=old.value, now=new.value, cause=cause.reason.value, detail=cause.detail)
+        why = {"cause": cause.reason.value, "detail": cause.detail}
+        say("breaker moved", peer=peer, kind=kind, was=old.value, now=new.value, **why)
 
     def breaker_would_open(self, peer: str, kind: str, cause: Cause) -> None:
         log.warning("breaker would open, but only observes", peer=peer, kind=kind, cause=cause.reason.value)

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
@@ -110,7 +110,8 @@ class Faults:
         """Replace all faults."""
         now_s = self.clock.monotonic_s()
         self._on = [_On(one, now_s + one.expires_s, random.Random(one.seed)) for one in wanted.faults]
-        log.warning("faults set", faults=[f"{one.kind.value} {one.rate:g} for {one.expires_s:g} s" for one in wanted.faults])
+        told = [f"{one.kind.value} {one.rate:g} for {one.expires_s:g} s" for one in wanted.faults]
+        log.warning("faults set", faults=told)
         self._hold_pool()
         self.active()
 
@@ -140,7 +141,8 @@ class Faults:
         now_s = self.clock.monotonic_s()
         for one in self._on:
             fault = one.fault
-            if fault.kind is kind and now_s < one.ends_s and path.startswith(fault.path) and one.draw.random() < fault.rate:
+            applies = fault.kind is kind and now_s < one.ends_s and path.startswith(fault.path)
+            if applies and one.draw.random() < fault.rate:
                 one.hits += 1
                 return fault
         return None
@@ -220,13 +222,6 @@ class Faults:
                 tags=("admin",),
             ),
         ]
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            self.close()
 
 
 def _replay(body: bytes) -> Receive:

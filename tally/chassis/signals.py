@@ -273,7 +273,7 @@ class Signals:
     breaker_rejections_total = _counter("Calls not made because the breaker was open.", "peer", "kind")
     retries_total = _counter("Calls made again, by what had gone wrong.", "peer", "reason")
     retries_refused_total = _counter("Calls not made again because the retry budget was spent.", "peer")
-    retry_budget_ratio = _gauge("What is left of the retry budget, from 0 (spent) to 1 (full).", "peer")
+    retry_budget_ratio = _gauge("Retries per call to a peer over the last seconds; the budget is 0.1.", "peer")
     bulkhead_in_use = _gauge("Calls to a peer under way now.", "peer")
     bulkhead_waiting = _gauge("Calls to a peer that wait for a place now.", "peer")
     bulkhead_rejections_total = _counter("Calls not made because too many to the peer were under way.", "peer", "kind")

@@ -18,6 +18,7 @@ from tally.chassis.auth import GuardedSettings, guards, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
+from tally.chassis.faults import Faults
 from tally.chassis.signals import Signals
 from tally.gateway.cancel import Canceller
 from tally.gateway.create import Creator
@@ -65,6 +66,7 @@ def gateway(
         clock,
     )
     _, operators = guards(settings, name, clock, signals)
+    faults = Faults(clock, signals) if settings.faults == "on" else None
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -79,7 +81,9 @@ def gateway(
         settings=settings,
         signals=signals,
         routes=relation.routes(),
-        admin_routes=breaker_routes(calls, operators),
+        admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
         lifespan=lifespan,
+        checks={"faults": faults.check_ready} if faults else {},
+        faults=faults,
         clock=clock,
     )

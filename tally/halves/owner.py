@@ -23,6 +23,7 @@ from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
+from tally.chassis.faults import Faults
 from tally.chassis.http import Route
 from tally.chassis.migrate import Source
 from tally.chassis.resource import Resource
@@ -38,7 +39,6 @@ from tally.halves.settler import Settler
 from tally.halves.transport import HttpTransport
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
-
 
 log = structlog.get_logger()
 
@@ -97,6 +97,7 @@ def owner(
         lag_ms=int(settings.settle_lag_s * 1000),
     )
     internal, operators = guards(settings, name, clock, signals)
+    faults = Faults(clock, signals, database) if settings.faults == "on" else None
     public: list[Route] = [route for resource in resources for route in resource.routes(database)]
     client = Client(
         peer_urls,
@@ -110,6 +111,8 @@ def owner(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if faults is not None:
+                stack.callback(faults.close)
             await database.start()
             stack.push_async_callback(database.close)
             await _schema_there(database, sources(relationship, name))
@@ -139,9 +142,10 @@ def owner(
         signals=signals,
         routes=public,
         internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
-        admin_routes=breaker_routes(calls, operators),
+        admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
         lifespan=lifespan,
-        checks={"database": database.check},
+        checks={"database": database.check, **({"faults": faults.check_ready} if faults else {})},
+        faults=faults,
         clock=clock,
     )
 

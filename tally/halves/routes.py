@@ -20,6 +20,15 @@ from tally.chassis.problems import Problem
 from tally.halves.participant import BadMessage, Participant
 from tally.halves.store import Restoring
 
+_PROBLEMS = (
+    "bad-request",
+    "service-unavailable",
+    "overloaded",
+    "deadline-exceeded",
+    "contended",
+    "outcome-unknown",
+)
+
 #: Messages that change nothing, so that no outcome of theirs is ever unknown.
 _READS = frozenset({"forward", "status", "find", "list"})
 
@@ -32,7 +41,7 @@ def routes(participant: Participant, clock: Clock) -> list[Route]:
             f"/internal/{participant.relationship.name}/{message}",
             _handler(participant, message, clock),
             f"{message.upper()} to the {participant.side.value} side: a batch, answered item by item.",
-            problems=("bad-request", "service-unavailable", "overloaded", "deadline-exceeded", "contended", "outcome-unknown"),
+            problems=_PROBLEMS,
             tags=("internal",),
         )
         for message in participant.messages

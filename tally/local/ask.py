@@ -30,7 +30,9 @@ class Answer:
         return f"{self.status} {problem.get('code', self.reason)}: {problem.get('detail', self.body)}"
 
 
-def ask(method: str, url: str, body: Any = None, *, timeout_s: float = 10.0) -> Answer:
+def ask(
+    method: str, url: str, body: Any = None, *, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+) -> Answer:
     """The answer, whatever its status; OSError or HTTPException when there is none."""
     parts = urlsplit(url)
     assert parts.hostname is not None
@@ -40,12 +42,11 @@ def ask(method: str, url: str, body: Any = None, *, timeout_s: float = 10.0) -> 
         unverified = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=unverified)
     try:
-        connection.request(
-            method, parts._replace(scheme="", netloc="").geturl(), None if body is None else json.dumps(body)
-        )
+        content = None if body is None else json.dumps(body)
+        connection.request(method, parts._replace(scheme="", netloc="").geturl(), content, dict(headers or {}))
         answer = connection.getresponse()
-        headers = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, answer.reason, headers, _decoded(answer.read().decode(errors="replace")))
+        given = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, answer.reason, given, _decoded(answer.read().decode(errors="replace")))
     finally:
         connection.close()
 

@@ -98,6 +98,7 @@ class LocalStack:
         check_variables(self.programs, self._environ)
         self.places = place(self.programs, self._environ, ports)
         self._durable = durable
+        self._tokens: dict[str, str] = {}
         self._on_line, self._on_event = on_line, on_event
         self._children: dict[str, Child] = {}
         self._postgres: EmbeddedPostgres | None = None
@@ -155,7 +156,7 @@ class LocalStack:
         """What a service's process gets."""
         program = self._program(name)
         dsn = self.postgres.dsn(name, name) if own_database(program, self._environ) else None
-        environ = {**token_variables(self.folder), **self._environ}
+        environ = {**self._tokens, **self._environ}
         return environment(program, self.places, self.programs, environ, dsn)
 
     def log(self, name: str) -> Path:
@@ -187,6 +188,7 @@ class LocalStack:
         lock = FolderLock(self.folder)
         lock.take(go_on)
         self._lock = lock
+        self._tokens = token_variables(self.folder)
         check_ports(self.programs, self.places)
         self._guardian = Guardian(keep=(lock.fileno(),))
         go_on()

@@ -1,0 +1,1 @@
+"""What every service is made of: settings, problems, routes, signals, logs, health, database, client, tokens."""
