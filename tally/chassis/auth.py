@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -29,7 +29,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tally.chassis import context
 from tally.chassis.clock import Clock
+from tally.chassis.http import Route
 from tally.chassis.problems import Problem
 from tally.chassis.settings import READABLE_FILE, ServiceSettings
 from tally.chassis.signals import Signals
@@ -80,6 +82,14 @@ class GuardedSettings(ServiceSettings, frozen=True, kw_only=True):
     token_operators: Annotated[
         str, Meta(description="The subjects that may call admin endpoints, separated by commas.")
     ] = "operator"
+    public_jwks: Annotated[
+        str | None,
+        Meta(description="The keys of the identity provider; with them, public writes need its bearer token."),
+    ] = None
+    public_issuer: Annotated[str, Meta(description="The identity provider: the iss claim of its tokens.")] = ""
+    public_audience: Annotated[str, Meta(min_length=1, description="The aud claim that public tokens must have.")] = (
+        "tally"
+    )
     faults: Annotated[
         Literal["on", "off"], Meta(description="Whether operators may switch faults on, for experiments.")
     ] = "off"
@@ -96,6 +106,8 @@ class GuardedSettings(ServiceSettings, frozen=True, kw_only=True):
         yield from super().conflicts(values)
         if values.get("token_check") == "on" and not values.get("token_jwks"):
             yield "TALLY_TOKEN_JWKS is not set; expected the public keys to check tokens by (or TALLY_TOKEN_CHECK=off)."
+        if values.get("public_jwks") and not values.get("public_issuer"):
+            yield "TALLY_PUBLIC_ISSUER is not set; expected the iss claim of the tokens that TALLY_PUBLIC_JWKS checks."
         if values.get("token_key_file") and values.get("token_folder"):
             yield "TALLY_TOKEN_KEY_FILE and TALLY_TOKEN_FOLDER are two sources of tokens: set one of them."
 
@@ -356,6 +368,38 @@ class Guard:
     def _count(self, reason: str) -> None:
         self._signals.tokens_refused_total(reason).inc()
         log.info("token refused", reason=reason)
+
+
+def identified(routes: Sequence[Route], settings: GuardedSettings, clock: Clock, signals: Signals) -> list[Route]:
+    """Public routes whose writes need a token of the identity provider, where a setting names one.
+
+    Who it was goes with the request: to the log, and to whatever is written in its name.
+    """
+    if settings.public_jwks is None:
+        return list(routes)
+    keys = Keys(settings.public_jwks, clock, ca_file=settings.token_jwks_ca_file)
+    verifier = Verifier(keys, settings.public_audience, settings.public_issuer, clock)
+
+    def ask(handler: Handler) -> Handler:
+        async def asked(request: Request) -> Response:
+            try:
+                caller = await verifier.verify(request.headers.get("authorization"))
+            except Refused as refused:
+                signals.tokens_refused_total(refused.reason).inc()
+                raise Problem("unauthenticated", "This needs a bearer token of the identity provider.") from None
+            here = context.current() or context.fresh()
+            with context.use(here.with_actor(caller.subject)):
+                log.info("write", actor=caller.subject, method=request.method, path=request.scope["path"])
+                return await handler(request)
+
+        return asked
+
+    return [
+        route
+        if route.method == "GET"
+        else replace(route, handler=ask(route.handler), problems=(*route.problems, "unauthenticated"))
+        for route in routes
+    ]
 
 
 # --- key files ------------------------------------------------------------------------------------------------

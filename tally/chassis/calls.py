@@ -8,8 +8,9 @@ Assumes that everything sent is idempotent: the protocol's messages all are.
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -21,6 +22,7 @@ from tally.chassis.signals import Signals
 from tally.resilience import policy, verdict
 from tally.resilience.breaker import Cause, Mode, State
 from tally.resilience.deadline import Deadline
+from tally.resilience.hedge import Hedge, HedgeSettings, hedged
 from tally.resilience.policy import Policies, PolicySettings
 from tally.resilience.retry import Failure
 from tally.resilience.verdict import Judgement, TimedOut, Verdict, Withheld
@@ -30,6 +32,8 @@ log = structlog.get_logger()
 #: Problems by which a participant says that it has surely done nothing, though it is in trouble.
 NOTHING_DONE = frozenset({"overloaded", "service-unavailable", "contended"})
 _DEADLINE_S = 10.0
+#: The kind of call that may be sent twice for speed.
+READ = "read"
 
 
 class Calls:
@@ -42,6 +46,7 @@ class Calls:
         clock: Clock,
         *,
         settings: PolicySettings | None = None,
+        hedge_reads: bool = False,
         overrides: Mapping[tuple[str, str], PolicySettings] | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -55,16 +60,33 @@ class Calls:
             overrides=overrides,
         )
         self._signals = signals
+        self._hedge_settings = HedgeSettings(enabled=hedge_reads)
+        self._hedges: dict[str, Hedge] = {}
+        # Since when each peer has not answered a call, by the wall clock.
+        self._silent_since_ms: dict[str, int] = {}
 
     async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
         """POST ``body`` to ``peer`` within the deadline; never raises but for being cancelled."""
-        policy = self.policies.get(peer, kind)
         deadline = deadline or context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
 
         async def attempt(within_s: float) -> Outcome:
             own = Deadline.after(within_s, self._clock.monotonic_s())
-            return await self._client.post(peer, path, body, kind=kind, deadline=own)
+            call = functools.partial(self._client.post, peer, path, body, kind=kind, deadline=own)
+            if kind != READ or not self._hedge_settings.enabled:
+                return await call()
+            return await hedged(call, self._hedge(peer), clock=self._clock.monotonic_s, accept=_is_reply)
 
+        outcome = await self._within_policy(peer, kind, attempt, deadline)
+        if isinstance(outcome, Reply | Rejected):
+            self._silent_since_ms.pop(peer, None)
+        else:
+            self._silent_since_ms.setdefault(peer, self._clock.now_ms())
+        return outcome
+
+    async def _within_policy(
+        self, peer: str, kind: str, attempt: Callable[[float], Awaitable[Outcome]], deadline: Deadline
+    ) -> Outcome:
+        policy = self.policies.get(peer, kind)
         result = await policy.call(attempt, deadline=deadline, idempotent=True, classify=_classify)
         match result:
             case Withheld(failure=failure, retry_after_s=retry_after_s):
@@ -73,6 +95,16 @@ class Calls:
                 return Silent("timeout")
             case _:
                 return result
+
+    def _hedge(self, peer: str) -> Hedge:
+        hedge = self._hedges.get(peer)
+        if hedge is None:
+            hedge = self._hedges[peer] = Hedge(self._hedge_settings)
+        return hedge
+
+    def silent_since_ms(self, peer: str) -> int | None:
+        """Since when (Unix milliseconds) ``peer`` has answered no call; None if the last one was answered."""
+        return self._silent_since_ms.get(peer)
 
     def unavailable_s(self, peer: str, kind: str) -> float | None:
         """Seconds until ``peer`` will be tried again, if a call begun now would not be sent; else None."""
@@ -103,6 +135,10 @@ class Calls:
         signals.bulkhead_in_use(peer).set_function(lambda: bulkhead.in_use)
         signals.bulkhead_waiting(peer).set_function(lambda: bulkhead.queued)
         signals.retry_budget_ratio(peer).set_function(lambda: budget.ratio(now_s()))
+
+
+def _is_reply(outcome: Outcome) -> bool:
+    return isinstance(outcome, Reply)
 
 
 def _classify(outcome: Outcome) -> Verdict:

@@ -278,7 +278,7 @@ class _Handlers:
         before = [old[name] for name in self._patch_fields]
         given = [getattr(body, name) for name in self._patch_fields]
         values = [was if value is UNSET else value for was, value in zip(before, given, strict=True)]
-        if False:
+        if values == before:
             return old  # not a change: no version, and nothing to tell
         row = await tx.fetchrow(self._queries.update, id, *values)
         assert row is not None, "the row is locked, so it is still there"

@@ -345,7 +345,7 @@ class Signals:
         """Sends the spans that wait, or gives up on them. Blocks for `wait_s` at most."""
         if self._tracing is not None:
             # By a thread of its own: the exporter tries for longer than a stopping process has time.
-            closing = threading.Thread(target=self._tracing.close, daemon=True)
+            closing = threading.Thread(target=self._tracing.close, name="last spans", daemon=True)
             closing.start()
             closing.join(wait_s)
 
@@ -557,7 +557,11 @@ def _processor(environ: Mapping[str, str], exporter: SpanExporter | None) -> Any
 
 
 def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name if "." in name else f"tally.{name}": value for name, value in attributes.items()}
+    return {
+        name if "." in name else f"tally.{name}": value if isinstance(value, str | int | float) else str(value)
+        for name, value in attributes.items()
+        if value is not None
+    }
 
 
 def _new_span_id() -> str:

@@ -57,7 +57,7 @@ class Canceller:
             found = await self.find(left, right, deadline)
             result = await self._cancel(found, deadline) if isinstance(found, UUID) else found
             label = _label(result)
-            span.set(outcome=label, operation_id=str(getattr(result, "op", "")))
+            span.set(outcome=label, operation_id=getattr(result, "op", None))
         self._observer.fanned_out("cancel", label, self._clock.monotonic_s() - started_s)
         return result
 

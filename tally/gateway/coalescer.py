@@ -5,8 +5,8 @@ operations; alone, a request waits for nothing. A batch that takes longer than `
 up the next, so one that is stuck delays the others by that much, not by its deadline.
 
 Assumes that the batch function never raises, and answers one outcome per item in their order or one failure
-for all. Who submits waits no longer than it wants to: a ticket whose future is cancelled before it left is
-withdrawn, and never leaves.
+for all. Who submits waits no longer than it wants to: a ticket whose future is done before it left is given
+up, and never leaves.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUEUE_FULL = Failed(False, "too many requests are waiting for this service")
 
 
 class Ticket(Generic[Item, Outcome]):
-    """One submitted item: await ``future`` for its outcome, or cancel it; ``sent`` tells whether it ever left."""
+    """One submitted item: await ``future`` for its outcome, or give it up; ``sent`` tells whether it ever left."""
 
     __slots__ = ("context", "deadline", "future", "item", "sent")
 
@@ -110,9 +110,7 @@ class Coalescer(Generic[Item, Outcome]):
         self._observe(len(batch))
         outcomes: Sequence[Outcome] | Failed = Failed(True, "the call was abandoned")
         try:
-            outcomes = await self._send(
-                [ticket.item for ticket in batch], max(ticket.deadline for ticket in batch)
-            )
+            outcomes = await self._send([ticket.item for ticket in batch], max(ticket.deadline for ticket in batch))
         finally:
             patience.cancel()
             self._in_flight.discard(asyncio.current_task())

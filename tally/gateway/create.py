@@ -74,8 +74,9 @@ class Creator:
             started_s = self._clock.monotonic_s()
             with self._observer.span("fan_out", operation="create") as span:
                 result = await self._attempt(left, right, deadline)
-                span.set(outcome=_label(result), operation_id=str(getattr(result, "op", "")))
-            self._observer.fanned_out("create", _label(result), self._clock.monotonic_s() - started_s)
+                label = _label(result)
+                span.set(outcome=label, operation_id=getattr(result, "op", None))
+            self._observer.fanned_out("create", label, self._clock.monotonic_s() - started_s)
             if not (isinstance(result, protocol.Refused) and protocol.worth_another_attempt(result)):
                 return self._outcome(result)
             pause_s = min(2 * pause_s, _BACK_OFF_MAX_S)
@@ -85,9 +86,7 @@ class Creator:
 
     # -- one attempt
 
-    async def _attempt(
-        self, left: UUID, right: UUID, deadline: Deadline
-    ) -> protocol.Refused | outcome.CreateOutcome:
+    async def _attempt(self, left: UUID, right: UUID, deadline: Deadline) -> protocol.Refused | outcome.CreateOutcome:
         if (refused := self._unreachable()) is not None:
             return refused
         pinned = await self._pins(deadline)
@@ -125,15 +124,15 @@ class Creator:
         """RECORD at both sides at once. Sent before and not answered now stays unknown, never unsent."""
         item = wire.RecordItem(attempt.op, attempt.left, attempt.right)
         first = (
-            not attempt.failures
-            and attempt.evidence[Side.LEFT] is SILENT
-            and attempt.evidence[Side.RIGHT] is SILENT
+            not attempt.failures and attempt.evidence[Side.LEFT] is SILENT and attempt.evidence[Side.RIGHT] is SILENT
         )
-        tickets = {side: self._participants[side].record.submit(item, deadline) for side in Side}
-        for side, told in (await gather(tickets, within_s)).items():
+        tickets = {one.side: one.record.submit(item, deadline) for one in self._participants.both}
+        answers = await gather(tickets, within_s)
+        for one in self._participants.both:
+            told = answers[one.side]
             evidence = evidence_of(told)
-            attempt.note(side, SILENT if evidence is UNSENT and not first else evidence, _failure(told))
-            self._observer.called("create", self._participants[side].service, _said(told))
+            attempt.note(one.side, SILENT if evidence is UNSENT and not first else evidence, _failure(told))
+            self._observer.called("create", one.service, _said(told))
 
     async def _resolve(self, attempt: _Attempt, sides: tuple[Side, ...], deadline: Deadline) -> None:
         tickets = {side: self._participants[side].resolve.submit(attempt.op, deadline) for side in sides}
@@ -168,7 +167,7 @@ class Creator:
     async def _told(self, attempt: _Attempt, side: Side, inc: UUID, deadline: Deadline) -> Told | Failed:
         ticket = self._participants[side].kill.submit(wire.ProofItem(attempt.op, inc), deadline)
         reason = self._why(attempt, side.peer)
-        with self._observer.span("compensation", operation_id=str(attempt.op), reason=reason) as span:
+        with self._observer.span("compensation", operation_id=attempt.op, reason=reason) as span:
             told: Told | Failed = (await gather({side: ticket}, self._left_s(deadline)))[side]
             span.set(outcome=_said(told))
         self._observer.compensated("create", reason, _said(told), attempt.op)
@@ -178,20 +177,20 @@ class Creator:
 
     def _unreachable(self) -> outcome.Unavailable | None:
         """A side that is known to be unreachable: then nothing is sent to the other either."""
-        for side in Side:
-            participant = self._participants[side]
+        for participant in self._participants.both:
             if (retry_after_s := participant.peer.unavailable_s("write")) is not None:
                 return outcome.Unavailable(participant.service, "its circuit is open", retry_after_s)
         return None
 
     async def _pins(self, deadline: Deadline) -> Mapping[Side, UUID | None]:
         """What each side believes its peer to be, before RECORD is sent; a new gateway has to ask."""
-        new = [side for side in Side if self._participants[side].peer_inc is None]
-        if new:
+        left, right = self._participants.both
+        if left.peer_inc is None or right.peer_inc is None:
             nothing = operation.make(operation.BEGINNING_MS, 0)
-            tickets = {side: self._participants[side].status.submit(nothing, deadline) for side in new}
+            new = [one for one in (left, right) if one.peer_inc is None]
+            tickets = {one.side: one.status.submit(nothing, deadline) for one in new}
             await gather(tickets, self._left_s(deadline) / 4)
-        return {side: self._participants[side].peer_inc for side in Side}
+        return {Side.LEFT: left.peer_inc, Side.RIGHT: right.peer_inc}
 
     def _left_s(self, deadline: Deadline) -> float:
         return deadline.left_s(self._clock.monotonic_s())
@@ -218,15 +217,11 @@ class Creator:
         if not unsent or not _GONE.isdisjoint(reasons.values()):
             return refused
         failure = attempt.failures.get(unsent[0], Failed(False, "it was not reached"))
-        return outcome.Unavailable(
-            self._participants[unsent[0]].service, failure.reason, failure.retry_after_s
-        )
+        return outcome.Unavailable(self._participants[unsent[0]].service, failure.reason, failure.retry_after_s)
 
     def _unknown(self, attempt: _Attempt) -> outcome.Unknown:
         silent = [side for side in Side if not isinstance(attempt.evidence[side], Recorded)]
-        return outcome.Unknown(
-            attempt.op, self._participants[silent[0]].service if len(silent) == 1 else None
-        )
+        return outcome.Unknown(attempt.op, self._participants[silent[0]].service if len(silent) == 1 else None)
 
     def _outcome(self, result: protocol.Refused | outcome.CreateOutcome) -> outcome.CreateOutcome:
         if not isinstance(result, protocol.Refused):

@@ -1,13 +1,13 @@
 """Gathers what two participants say about one operation, within a deadline.
 
-Assumes that whoever waits here owns the tickets: one that is not answered in time is withdrawn, and then it is
+Assumes that whoever waits here owns the tickets: one that is not answered in time is given up, and then it is
 known whether it ever left.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tally.gateway.coalescer import Ticket
@@ -19,19 +19,16 @@ _SILENT = Failed(True, "no answer before the deadline")
 
 
 async def gather(tickets: Mapping[Side, Ticket[Any, Any]], within_s: float) -> dict[Side, Any]:
-    """The outcome of each ticket; after ``within_s`` the missing ones are withdrawn."""
+    """The outcome of each ticket; after ``within_s`` the missing ones are given up."""
+    timer = asyncio.get_running_loop().call_later(within_s, _give_up, tickets.values())
     try:
-        async with asyncio.timeout(within_s):
-            for ticket in tickets.values():
-                await ticket.future
-    except TimeoutError:
-        pass
-    return {side: _outcome(ticket) for side, ticket in tickets.items()}
+        return {side: await ticket.future for side, ticket in tickets.items()}
+    finally:
+        timer.cancel()
+        _give_up(tickets.values())
 
 
-def _outcome(ticket: Ticket[Any, Any]) -> Any:
-    future = ticket.future
-    if future.done() and not future.cancelled():
-        return future.result()
-    future.cancel()
-    return _SILENT if ticket.sent else _WITHDRAWN
+def _give_up(tickets: Iterable[Ticket[Any, Any]]) -> None:
+    for ticket in tickets:
+        if not ticket.future.done():
+            ticket.future.set_result(_SILENT if ticket.sent else _WITHDRAWN)

@@ -64,9 +64,7 @@ class Observed:
         self.span = signals.span
         services = [relationship.end(side).service for side in Side]
         operations = ["create", "cancel", "read", "status"]
-        signals.fanout_duration_seconds.initialise(
-            operation=operations, outcome=["done", "refused", "unknown"]
-        )
+        signals.fanout_duration_seconds.initialise(operation=operations, outcome=["done", "refused", "unknown"])
         signals.fanout_calls_total.initialise(
             operation=operations, peer=services, outcome=["recorded", "dead", "found", "silent", "unsent"]
         )

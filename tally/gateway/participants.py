@@ -104,9 +104,7 @@ class Participant:
             return reply if isinstance(reply, Failed) else self.heard(reply).items
 
         def lists(by: Side) -> Coalescer[wire.ListItem, wire.Listed]:
-            async def send(
-                items: Sequence[wire.ListItem], deadline: Deadline
-            ) -> Sequence[wire.Listed] | Failed:
+            async def send(items: Sequence[wire.ListItem], deadline: Deadline) -> Sequence[wire.Listed] | Failed:
                 reply = await peer.list(wire.List(by.value, list(items)), deadline)
                 return reply if isinstance(reply, Failed) else self.heard(reply).items
 
@@ -141,6 +139,7 @@ class Participants:
         self.relationship = relationship
         self.left = Participant(peers[Side.LEFT], observer)
         self.right = Participant(peers[Side.RIGHT], observer)
+        self.both = (self.left, self.right)
 
     def __getitem__(self, side: Side) -> Participant:
         return self.left if side is Side.LEFT else self.right

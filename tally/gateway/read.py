@@ -36,6 +36,7 @@ class Missing:
     service: str
     reason: str
     retry_after_s: float | None = None
+    since_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -93,21 +94,19 @@ class Reader:
         tickets = {side: self._participants[side].list[by].submit(item, deadline) for side in Side}
         answers = await gather(tickets, deadline.left_s(self._clock.monotonic_s()))
         own, peer = answers[by], answers[by.peer]
-        page.missing = [
-            Missing(side, self._participants[side].service, told.reason, told.retry_after_s)
-            for side, told in answers.items()
-            if isinstance(told, Failed)
-        ]
+        page.missing = [self._missing(side, told) for side, told in answers.items() if isinstance(told, Failed)]
         if isinstance(own, Failed):
             return isinstance(peer, Failed) or _add_peer_only(page, peer, limit)
         if not own.entities:
             raise NoSuchEntity
         page.entity = bytes(own.entities[0])
         if isinstance(peer, Failed):
-            return _add(
-                page, own.ops, [(op, id, None) for op, id in zip(own.ops, own.others, strict=True)], limit
-            )
+            return _add(page, own.ops, [(op, id, None) for op, id in zip(own.ops, own.others, strict=True)], limit)
         return _add_both(page, own, peer, limit)
+
+    def _missing(self, side: Side, told: Failed) -> Missing:
+        peer = self._participants[side].peer
+        return Missing(side, peer.service, told.reason, told.retry_after_s, peer.silent_since_ms)
 
 
 def _add_both(page: Page, own: wire.Listed, peer: wire.Listed, limit: int) -> bool:

@@ -60,6 +60,7 @@ class Degraded(Struct, frozen=True):
 
     service: str
     reason: str
+    since: datetime | None = None
 
 
 class RelationRoutes:
@@ -165,9 +166,7 @@ class RelationRoutes:
                     service=self._service(Side.RIGHT),
                 )
             case outcome.Contended():
-                raise Problem(
-                    "contended", "Others kept changing this pair. Nothing was recorded for this request."
-                )
+                raise Problem("contended", "Others kept changing this pair. Nothing was recorded for this request.")
             case outcome.ClockSkew():
                 detail = "The services' clocks are too far apart. Nothing was recorded."
                 raise Problem("service-unavailable", detail)
@@ -218,13 +217,11 @@ class RelationRoutes:
     def _page(self, request: Request, entity_name: str, plural: str, entity: UUID, page: Page) -> Response:
         """The page's JSON, put together from what the owners sent without decoding it."""
         card = page.entity or msgspec.json.encode({"id": entity})
-        items = b",".join(
-            member(card or b'{"id":"%s"}' % id.encode(), operation=op) for op, id, card in page.items
-        )
+        items = b",".join(member(card or b'{"id":"%s"}' % id.encode(), operation=op) for op, id, card in page.items)
         next = None if page.next is None else cursor(UUID(page.next))
         tail: dict[str, object] = {"next": next, "complete": not page.missing}
         if page.missing:
-            tail["degraded"] = [Degraded(missing.service, missing.reason) for missing in page.missing]
+            tail["degraded"] = [_degraded(missing) for missing in page.missing]
         body = b'{"%s":%s,"%s":[%s],%s' % (
             entity_name.encode(),
             card,
@@ -260,7 +257,7 @@ class RelationRoutes:
         return json_response(resource, status, {"Location": self._location(left, right)})
 
     def _location(self, left: UUID, right: UUID) -> str:
-        return self._path.replace(f"{{{self._left}}}", str(left)).replace(f"{{{self._right}}}", str(right))
+        return f"/{self._right}/{right}/{self._relationship.name}/{left}"
 
     def _problem(
         self,
@@ -275,14 +272,10 @@ class RelationRoutes:
             case outcome.NotFound(sides):
                 entity = self._relationship.end(sides[0]).entity
                 id = left if sides[0] is Side.LEFT else right
-                return Problem(
-                    f"{entity}-not-found", f"There is no {entity} {id}.", service=self._service(sides[0])
-                )
+                return Problem(f"{entity}-not-found", f"There is no {entity} {id}.", service=self._service(sides[0]))
             case outcome.NotRelated():
                 name = self._relationship.name
-                return Problem(
-                    f"{name}-not-found", f"{self._left} {left} has no {name} at {self._right} {right}."
-                )
+                return Problem(f"{name}-not-found", f"{self._left} {left} has no {name} at {self._right} {right}.")
             case outcome.Unavailable():
                 return _unavailable(result)
             case outcome.Unknown(op, service):
@@ -302,15 +295,11 @@ class RelationRoutes:
             [
                 (
                     end.entity,
-                    Annotated[
-                        dict[str, Any], Meta(description=f"The {end.entity}; only its id if it is not known.")
-                    ],
+                    Annotated[dict[str, Any], Meta(description=f"The {end.entity}; only its id if it is not known.")],
                 ),
                 (
                     other.plural,
-                    Annotated[
-                        list[dict[str, Any]], Meta(description=f"Each {other.entity}, with its operation.")
-                    ],
+                    Annotated[list[dict[str, Any]], Meta(description=f"Each {other.entity}, with its operation.")],
                 ),
                 ("next", Annotated[str | None, Meta(description="The cursor of the next page.")]),
                 ("complete", Annotated[bool, Meta(description="False if a service did not answer.")]),
@@ -333,3 +322,8 @@ def _link(request: Request, next: str | None) -> dict[str, str] | None:
         return None
     url = request.url.include_query_params(after=next)
     return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+
+
+def _degraded(missing: Missing) -> Degraded:
+    since = None if missing.since_ms is None else datetime.fromtimestamp(missing.since_ms / 1000, UTC)
+    return Degraded(missing.service, missing.reason, since)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import SystemRandom
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service
-from tally.chassis.auth import GuardedSettings, guards, token_source
+from tally.chassis.auth import GuardedSettings, guards, identified, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
@@ -37,6 +37,9 @@ _KINDS = ["read", "write"]
 class GatewaySettings(GuardedSettings, frozen=True, kw_only=True):
     """Settings of a gateway."""
 
+    hedged_reads: Annotated[
+        Literal["on", "off"], Meta(description="Whether a slow read is sent a second time (at most 5 % of them).")
+    ] = "off"
     clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
 
 
@@ -53,7 +56,7 @@ def gateway(
         timeout_s=settings.request_deadline_s,
         clock=clock,
     )
-    calls = Calls(client, signals, clock)
+    calls = Calls(client, signals, clock, hedge_reads=settings.hedged_reads == "on")
     transport = HttpTransport(calls)
     observed = Observed(signals, relationship)
     participants = Participants(relationship, {side: Peer(relationship, side, transport) for side in Side}, observed)
@@ -80,7 +83,7 @@ def gateway(
         name=name,
         settings=settings,
         signals=signals,
-        routes=relation.routes(),
+        routes=identified(relation.routes(), settings, clock, signals),
         admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
         lifespan=lifespan,
         checks={"faults": faults.check_ready} if faults else {},

@@ -50,9 +50,7 @@ class StatusReader:
     async def operation(self, op: UUID, deadline: Deadline) -> Operation:
         tickets = {side: self._participants[side].status.submit(op, deadline) for side in Side}
         told = await gather(tickets, deadline.left_s(self._clock.monotonic_s()))
-        held: dict[Side, wire.StatusItem] = {
-            s: item for s, item in told.items() if not isinstance(item, Failed)
-        }
+        held: dict[Side, wire.StatusItem] = {s: item for s, item in told.items() if not isinstance(item, Failed)}
         return Operation(
             op=op,
             state=_state(held),

@@ -121,9 +121,7 @@ class MemoryStore:
     async def settle(self, message: wire.Settle) -> wire.Settled:
         self._open()
         live = self._live()
-        done = participant.settle(
-            self.state, message.since, message.time, sorted(message.matched), message.inc, live
-        )
+        done = participant.settle(self.state, message.since, message.time, sorted(message.matched), message.inc, live)
         if done is None:
             return wire.Settled(False, 0, self.state.settled)
         self.state, confirmed = done
@@ -161,8 +159,7 @@ class MemoryStore:
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
         self._open()
         found = [
-            wire.Found(self._live_pair(i.left, i.right), self._own(i.left, i.right) in self.entities)
-            for i in items
+            wire.Found(self._live_pair(i.left, i.right), self._own(i.left, i.right) in self.entities) for i in items
         ]
         inc, peer_inc = self._incs()
         return wire.Founds(inc, peer_inc, self.state.closed, found)
@@ -171,9 +168,7 @@ class MemoryStore:
         self._open()
         by = Side(message.by)
         inc, peer_inc = self._incs()
-        return wire.Lists(
-            inc, peer_inc, self.state.closed, [self._listed(by, item) for item in message.items]
-        )
+        return wire.Lists(inc, peer_inc, self.state.closed, [self._listed(by, item) for item in message.items])
 
     async def mark(self) -> Mark:
         return self.state
@@ -257,9 +252,7 @@ class MemoryStore:
 
     def _drop_void(self) -> None:
         closed = self.state.closed - VOID_KEEP_MS
-        for op in [
-            o for o, h in self.rows.items() if h.status is Status.VOID and operation.time_ms(o) <= closed
-        ]:
+        for op in [o for o, h in self.rows.items() if h.status is Status.VOID and operation.time_ms(o) <= closed]:
             del self.rows[op]
 
     def _listed(self, by: Side, item: wire.ListItem) -> wire.Listed:

@@ -18,13 +18,12 @@ from msgspec import Meta
 from tally.chassis import migrate
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service
-from tally.chassis.auth import GuardedSettings, guards, token_source
+from tally.chassis.auth import GuardedSettings, guards, identified, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
 from tally.chassis.faults import Faults
-from tally.chassis.http import Route
 from tally.chassis.migrate import Source
 from tally.chassis.resource import Resource
 from tally.chassis.settings import SECRET
@@ -98,7 +97,7 @@ def owner(
     )
     internal, operators = guards(settings, name, clock, signals)
     faults = Faults(clock, signals, database) if settings.faults == "on" else None
-    public: list[Route] = [route for resource in resources for route in resource.routes(database)]
+    public = [route for resource in resources for route in resource.routes(database)]
     client = Client(
         peer_urls,
         signals,
@@ -140,7 +139,7 @@ def owner(
         name=name,
         settings=settings,
         signals=signals,
-        routes=public,
+        routes=identified(public, settings, clock, signals),
         internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
         admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
         lifespan=lifespan,

@@ -32,9 +32,7 @@ class _Handler:
 class Participant:
     """One side of a relationship, answering messages by name."""
 
-    def __init__(
-        self, relationship: Relationship, side: Side, store: Store, clock: Clock, *, lag_ms: int
-    ) -> None:
+    def __init__(self, relationship: Relationship, side: Side, store: Store, clock: Clock, *, lag_ms: int) -> None:
         self.relationship = relationship
         self.side = side
         self.store = store
@@ -112,6 +110,9 @@ class Local:
 
     async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: object) -> bytes:
         return await self._participant.answer(path.rsplit("/", 1)[-1], body)
+
+    def silent_since_ms(self, peer: str) -> int | None:
+        return None
 
     def unavailable_s(self, peer: str, kind: str) -> float | None:
         return None

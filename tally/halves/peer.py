@@ -36,6 +36,10 @@ class Transport(Protocol):
         self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None
     ) -> bytes | Failed: ...
 
+    def silent_since_ms(self, peer: str) -> int | None:
+        """Since when (Unix milliseconds) ``peer`` has answered nothing; None if it answered last time."""
+        ...
+
     def unavailable_s(self, peer: str, kind: str) -> float | None:
         """Seconds until ``peer`` will be tried again, if it is known to be unreachable now; else None."""
         ...
@@ -57,17 +61,18 @@ class Peer:
         """Seconds until this side will be tried again, if it is known to be unreachable now."""
         return self._transport.unavailable_s(self.service, self._kind or kind)
 
-    async def record(
-        self, items: Sequence[wire.RecordItem], deadline: Deadline | None
-    ) -> wire.Verdicts | Failed:
+    @property
+    def silent_since_ms(self) -> int | None:
+        """Since when this side has answered nothing; None if it answered last time."""
+        return self._transport.silent_since_ms(self.service)
+
+    async def record(self, items: Sequence[wire.RecordItem], deadline: Deadline | None) -> wire.Verdicts | Failed:
         return await self._ask("record", "write", wire.Record(list(items)), _VERDICTS, deadline)
 
     async def resolve(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Verdicts | Failed:
         return await self._ask("resolve", "write", wire.Ops(list(ops)), _VERDICTS, deadline)
 
-    async def kill(
-        self, items: Sequence[wire.ProofItem], deadline: Deadline | None
-    ) -> wire.Verdicts | Failed:
+    async def kill(self, items: Sequence[wire.ProofItem], deadline: Deadline | None) -> wire.Verdicts | Failed:
         return await self._ask("kill", "write", wire.Proofs(list(items)), _VERDICTS, deadline)
 
     async def cancel(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Verdicts | Failed:

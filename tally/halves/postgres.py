@@ -86,18 +86,12 @@ class PostgresStore:
 
     async def close(self, message: wire.Close) -> wire.Closed:
         limit = min(message.limit, LIST_MAX)
-        row = _serving(
-            await self._rows.fetchrow(self._sql["close"], message.time, message.since, limit, VOID_KEEP_MS)
-        )
-        return wire.Closed(
-            row["inc"], row["peer_inc"], row["closed"], row["settled"], row["upto"], row["live"] or []
-        )
+        row = _serving(await self._rows.fetchrow(self._sql["close"], message.time, message.since, limit, VOID_KEEP_MS))
+        return wire.Closed(row["inc"], row["peer_inc"], row["closed"], row["settled"], row["upto"], row["live"] or [])
 
     async def settle(self, message: wire.Settle) -> wire.Settled:
         row = _serving(
-            await self._rows.fetchrow(
-                self._sql["settle"], message.since, message.time, message.inc, message.matched
-            )
+            await self._rows.fetchrow(self._sql["settle"], message.since, message.time, message.inc, message.matched)
         )
         return wire.Settled(row["applied"], row["confirmed"], row["settled"])
 
@@ -112,16 +106,12 @@ class PostgresStore:
         row = _serving(await self._rows.fetchrow(self._sql["status"], ops))
         items = [
             wire.StatusItem(held, _reason(why), left, right)
-            for held, why, left, right in zip(
-                row["rows"], row["whys"], row["lefts"], row["rights"], strict=True
-            )
+            for held, why, left, right in zip(row["rows"], row["whys"], row["lefts"], row["rights"], strict=True)
         ]
         return wire.Statuses(row["inc"], row["peer_inc"], row["closed"], items)
 
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
-        row = _serving(
-            await self._rows.fetchrow(self._sql["find"], [i.left for i in items], [i.right for i in items])
-        )
+        row = _serving(await self._rows.fetchrow(self._sql["find"], [i.left for i in items], [i.right for i in items]))
         found = [wire.Found(op, entity) for op, entity in zip(row["ops"], row["entities"], strict=True)]
         return wire.Founds(row["inc"], row["peer_inc"], row["closed"], found)
 
@@ -137,9 +127,7 @@ class PostgresStore:
             row = await self._mark()
             return wire.Lists(row["inc"], row["peer_inc"], row["closed"], [])
         first = _serving(rows[0])
-        return wire.Lists(
-            first["inc"], first["peer_inc"], first["closed"], [_listed(row, mine) for row in rows]
-        )
+        return wire.Lists(first["inc"], first["peer_inc"], first["closed"], [_listed(row, mine) for row in rows])
 
     async def mark(self) -> Mark:
         row = await self._rows.fetchrow(self._sql["mark"])
@@ -147,9 +135,7 @@ class PostgresStore:
 
     # -- inside
 
-    async def _each(
-        self, query: str, ops: Sequence[UUID], incs: Sequence[UUID] | None = None
-    ) -> wire.Verdicts:
+    async def _each(self, query: str, ops: Sequence[UUID], incs: Sequence[UUID] | None = None) -> wire.Verdicts:
         """Send a message about single operations, each operation once in a statement."""
         verdicts: Verdicts = [_RECORDED] * len(ops)
 
@@ -244,9 +230,7 @@ def _verdicts(row: Any, items: list[wire.Verdict]) -> wire.Verdicts:
 
 def _listed(row: Any, mine: bool) -> wire.Listed:
     cards = [row["card"]] if mine else row["cards"] or []
-    return wire.Listed(
-        row["ops"] or [], row["others"] or [], [msgspec.Raw(card) for card in cards if card is not None]
-    )
+    return wire.Listed(row["ops"] or [], row["others"] or [], [msgspec.Raw(card) for card in cards if card is not None])
 
 
 def _named(text: str) -> dict[str, str]:

@@ -48,18 +48,14 @@ def routes(participant: Participant, clock: Clock) -> list[Route]:
     ]
 
 
-def _handler(
-    participant: Participant, message: str, clock: Clock
-) -> Callable[[Request], Awaitable[Response]]:
+def _handler(participant: Participant, message: str, clock: Clock) -> Callable[[Request], Awaitable[Response]]:
     service = participant.relationship.end(participant.side).service
 
     async def handle(request: Request) -> Response:
         body = await request.body()
         deadline = context.deadline()
         if deadline is not None and deadline.expired(clock.monotonic_s()):
-            raise Problem(
-                "deadline-exceeded", "It came after its deadline, and was not done.", service=service
-            )
+            raise Problem("deadline-exceeded", "It came after its deadline, and was not done.", service=service)
         try:
             return encoded_response(await participant.answer(message, body))
         except BadMessage as error:

@@ -163,9 +163,7 @@ class Settler:
     async def _close(self, side: Side, message: wire.Close, deadline: Deadline) -> wire.Closed:
         closed = _answered(await self._peers[side].close(message, deadline), side)
         if closed.too_early:
-            raise _GaveUp(
-                f"the clock of the {side.value} side is behind this one's: it won't close the epoch yet"
-            )
+            raise _GaveUp(f"the clock of the {side.value} side is behind this one's: it won't close the epoch yet")
         return closed
 
     async def _kill(
@@ -208,9 +206,7 @@ class Settler:
             acks = [wire.ProofItem(op, told.inc) for op in known]
             _answered(await self._peers[side].ack(acks, deadline), side)
             total += len(known)
-            log.info(
-                "forwarded cancels", to=self._peers[side.peer].service, count=len(known), ops=_shown(known)
-            )
+            log.info("forwarded cancels", to=self._peers[side.peer].service, count=len(known), ops=_shown(known))
             if len(known) < len(proofs):
                 raise _GaveUp(f"the {side.peer.value} side refused a cancel of another incarnation")
 

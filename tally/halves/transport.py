@@ -31,5 +31,8 @@ class HttpTransport:
             case Rejected(_, code, retry_after_s):
                 return Failed(code not in NOTHING_DONE | _TURNED_AWAY, code, retry_after_s)
 
+    def silent_since_ms(self, peer: str) -> int | None:
+        return self._calls.silent_since_ms(peer)
+
     def unavailable_s(self, peer: str, kind: str) -> float | None:
         return self._calls.unavailable_s(peer, kind)

@@ -27,8 +27,9 @@ LEVELS = {"warning": YELLOW, "error": RED, "critical": RED}
 # Shown in a place of their own, or said by the colour already.
 PLACED = frozenset({"timestamp", "level", "event", "service", "traceback"})
 OF_REQUESTS = frozenset({"method", "path", "status", "duration_ms"})
-# The last part of the path: health checks, and the settler's messages.
-ROUTINE = frozenset({"readyz", "livez", "startupz", "metrics", "close", "settle", "forward", "ack"})
+# The last part of the path.
+HEALTH = frozenset({"readyz", "livez", "startupz", "metrics"})
+ROUNDS = frozenset({"close", "settle", "forward", "ack"})
 # Long, and wanted only when something went wrong.
 ONLY_IN_TROUBLE = frozenset({"trace_id", "span_id", "request_id"})
 # What a client sent must not move the cursor or forge a line.
@@ -114,9 +115,11 @@ def parsed(line: str) -> Entry | None:
 
 
 def is_routine(entry: Entry) -> bool:
-    """A request that is answered every second when nobody does anything: a health check, the settler's round."""
-    succeeded = entry.get("event") == "request" and entry.get("status") == HTTPStatus.OK
-    return succeeded and str(entry.get("path")).rpartition("/")[2] in ROUTINE
+    """A request that comes when nobody does anything: a health check, whose asker tells, or the settler's round."""
+    last = str(entry.get("path")).rpartition("/")[2]
+    return entry.get("event") == "request" and (
+        last in HEALTH or (last in ROUNDS and entry.get("status") == HTTPStatus.OK)
+    )
 
 
 def rendered(entry: Entry, *, colour: bool) -> str:

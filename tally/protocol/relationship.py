@@ -46,9 +46,7 @@ class Relationship:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} can't name a table: use a-z, 0-9 and _, starting with a letter")
         if self.left.seats is not None:
-            raise ValueError(
-                f"relationship {self.name}: seats belong to the right end, not to {self.left.entity}"
-            )
+            raise ValueError(f"relationship {self.name}: seats belong to the right end, not to {self.left.entity}")
         if self.left.service == self.right.service or self.left.entity == self.right.entity:
             raise ValueError(f"relationship {self.name}: its ends must be two entities of two services")
 

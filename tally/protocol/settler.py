@@ -48,9 +48,7 @@ def compare(left: Listing, right: Listing) -> Comparison:
     return Comparison(tuple(lone), left.live & right.live)
 
 
-def all_killed(
-    comparison: Comparison, left: Listing, right: Listing, acks: Iterable[tuple[Side, Id, Id]]
-) -> bool:
+def all_killed(comparison: Comparison, left: Listing, right: Listing, acks: Iterable[tuple[Side, Id, Id]]) -> bool:
     """Whether every lone half was answered dead (side, op, inc) by the incarnation that was listed.
 
     Only then may the window be settled: a lone half left behind the mark would stay for ever.

@@ -10,5 +10,5 @@ policy     all of it around one outgoing call
 
 The decisions are pure: clock and randomness are arguments, so a simulator can own them. Only `bulkhead`,
 `fan_out`, `policy` and the runner in `hedge` await. Nothing here knows HTTP, metrics or logging: events
-leave through `policy.Observer`. Everything assumes one event loop and no other thread.
+leave through `observer.Observer`. Everything assumes one event loop and no other thread.
 """

@@ -90,8 +90,7 @@ class Limiter:
         """May this request be served? `queued_s`: how long it waited before this was asked, if known."""
         if self._delay.is_too_long(queued_s, now_s):
             return self._turn_away(late=True)
-        # At least one place for every class, else a small limit would starve the lesser ones for ever.
-        if self.in_flight >= max(1.0, self.limit * share):
+        if self.in_flight >= self.limit * share:  # so even the smallest share has one place
             return self._turn_away(late=False)
         self.in_flight += 1
         self.admitted += 1

@@ -381,7 +381,10 @@ def reserve_all(policies: Sequence[Policy]) -> list[Permit] | Withheld:
 
 
 class Policies:
-    """Hands out the one policy of each peer and kind. `overrides` has settings for some (peer, kind)."""
+    """Hands out the one policy of each peer and kind. `overrides` has settings for some (peer, kind).
+
+    Budget and bulkhead belong to a peer, not to a kind of call: they are always those of `settings`.
+    """
 
     def __init__(
         self,

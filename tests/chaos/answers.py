@@ -1,0 +1,80 @@
+"""Invariants of the answers themselves: in time, and logical.
+
+A service that was itself killed, paused or restarted owes no answer to who was waiting then. The harness measures how
+long it was not scheduled itself, and that is not held against anybody.
+"""
+
+from __future__ import annotations
+
+from tally.chassis.problems import CODES
+from tally.chassis.problems import CONTENT_TYPE as PROBLEM
+from tests.chaos.history import Completed, History, Request, Trouble
+from tests.chaos.lives import GRACE_NS, Lives
+from tests.chaos.verdict import Found, Verdict, invariant
+
+
+@invariant("no answer is later than its deadline and half a second, and none is missing while the service runs")
+def within_deadline(lives: Lives, verdict: Verdict) -> Found:
+    history = lives.history
+    allowed_ns = int(history.header.request_deadline_s * 1e9) + GRACE_NS
+    for request in history.requests:
+        end = request.end
+        if end is None:
+            continue
+        verdict.checked += 1
+        late_ns = end.at_ns - request.start.at_ns - allowed_ns
+        if late_ns <= 0 or _is_down(history, request):
+            continue
+        if late_ns > _stalled_ns(history, request.start.at_ns, end.at_ns):
+            yield f"{request!r} of {request.start.target} took {(late_ns + allowed_ns) / 1e9:.3f} s"
+
+
+def _is_down(history: History, request: Request) -> bool:
+    """Whether the service that was asked was itself killed, paused or restarted meanwhile."""
+    assert request.end is not None
+    return any(
+        fault.target == request.start.target
+        and fault.at_ns < request.end.at_ns
+        and (healed is None or request.start.at_ns < healed.at_ns)
+        for fault, healed in history.faults
+    )
+
+
+def _stalled_ns(history: History, from_ns: int, to_ns: int) -> int:
+    return sum(
+        max(0, min(stall.at_ns, to_ns) - max(stall.at_ns - stall.lasted_ns, from_ns)) for stall in history.stalls
+    )
+
+
+@invariant("only logical errors: what is not 2xx is problem+json with a known code and its status, and never 500")
+def only_logical_errors(lives: Lives, verdict: Verdict) -> Found:
+    for request in lives.history.requests:
+        end = request.end
+        if end is None or end.status is None:
+            continue
+        verdict.checked += 1
+        if (wrong := _not_logical(end)) is not None:
+            yield f"{request!r} of {request.start.target} answered {end.status} {end.media}: {wrong}"
+
+
+def _not_logical(end: Completed) -> str | None:
+    if 200 <= (end.status or 0) < 300:
+        return None
+    if end.media != PROBLEM:
+        return f"not a problem ({end.reason})"
+    if end.code is None or end.code not in CODES:
+        return f"an unknown code {end.code!r}"
+    if end.code == "internal" or end.status == 500:
+        return "a bare 500"
+    return None if CODES[end.code].status == end.status else f"{end.code} is {CODES[end.code].status}"
+
+
+@invariant("a service that was not touched always answers: no connection is lost or refused for nothing")
+def answers_while_up(lives: Lives, verdict: Verdict) -> Found:
+    for request in lives.history.requests:
+        end = request.end
+        if end is None:
+            continue
+        verdict.checked += 1
+        if end.trouble in (Trouble.LOST, Trouble.UNSENT) and not _is_down(lives.history, request):
+            yield f"{request!r} of {request.start.target}: {end.reason}"

@@ -1,0 +1,162 @@
+"""Who kills, pauses and restarts: at random moments, up to two at once, and always puts things right again.
+
+Assumes a stack that does not restart anybody by itself, so that the nemesis says how long somebody is down; whoever is
+found dead without its doing is recorded as `died`, which no history may hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+import psutil
+
+from tally.local.failure import LocalError
+from tally.local.stack import POSTGRES, LocalStack
+from tests.chaos.history import Fault, Healed, Recorder, now_ns
+
+Strike = tuple[str, str]
+"""A fault and its target."""
+
+DIED = "died"
+_SERVICES = ("gateway", "author", "conference")
+_KILLS: dict[Strike, float] = {
+    **{("kill", service): 3 for service in _SERVICES},
+    ("kill", POSTGRES): 3,
+    ("crash", POSTGRES): 2,
+    **{("restart", service): 1 for service in _SERVICES},
+}
+_PAUSES: dict[Strike, float] = {**{("pause", service): 3 for service in _SERVICES}, ("pause", POSTGRES): 2}
+
+SCENARIOS: dict[str, dict[Strike, float]] = {
+    "kills": _KILLS,
+    "pauses": _PAUSES,
+    "all": {**_KILLS, **_PAUSES},
+    "none": {},
+}
+
+STRUCK_MAX = 2
+"""So many targets are down at once at most; the others must be of use meanwhile."""
+
+OVERLAP_SHARE = 0.2
+"""How often somebody is struck while another is still down, and how long it is quiet: there must be work to disturb."""
+
+CALM_S = (0.5, 4.0)
+DOWN_S = (0.05, 1.0)
+PAUSED_S = (0.2, 4.0)
+START_TIMEOUT_S = 60.0
+
+
+class Nemesis:
+    """Strikes a stack until told to stop; then everything runs again."""
+
+    def __init__(self, stack: LocalStack, recorder: Recorder, random: Random, scenario: str) -> None:
+        self._stack = stack
+        self._recorder = recorder
+        self._random = random
+        self._strikes = SCENARIOS[scenario]
+        self._struck: set[str] = set()
+        self._faults: dict[str, Callable[[str], None]] = {
+            "kill": self._kill,
+            "crash": self._crash,
+            "pause": self._pause,
+            "restart": lambda target: None,
+            DIED: lambda target: None,
+        }
+
+    async def run(self, until_s: float) -> None:
+        """Strike until the loop's time is `until_s`, and heal what was struck."""
+        clock = asyncio.get_running_loop().time
+        async with asyncio.TaskGroup() as strikes:
+            while (left_s := until_s - clock()) > 0:
+                await asyncio.sleep(min(self._random.uniform(*CALM_S), left_s))
+                for find in (self._found_dead, self._chosen):
+                    for fault, target in find():
+                        self._struck.add(target)
+                        strikes.create_task(self._strike(fault, target))
+
+    def _found_dead(self) -> list[Strike]:
+        """Who is not struck should be alive."""
+        return [(DIED, target) for target in set(self._stack.names) - self._struck - self._stack.running().keys()]
+
+    def _chosen(self) -> list[Strike]:
+        """One strike at somebody who is not struck."""
+        possible = {strike: weight for strike, weight in self._strikes.items() if strike[1] not in self._struck}
+        busy = bool(self._struck) and self._random.random() > OVERLAP_SHARE
+        if not possible or busy or len(self._struck) >= STRUCK_MAX:
+            return []
+        return self._random.choices(list(possible), list(possible.values()))
+
+    async def _strike(self, fault: str, target: str) -> None:
+        lasts_s = self._random.uniform(*(PAUSED_S if fault == "pause" else DOWN_S))
+        number = self._recorder.number()
+        self._recorder.write(Fault(number, now_ns(), fault, target))
+        await asyncio.to_thread(self._faults[fault], target)
+        await asyncio.sleep(lasts_s)
+        await asyncio.to_thread(self._heal, fault, target)
+        self._recorder.write(Healed(number, now_ns()))
+        self._struck.discard(target)
+
+    # -- in threads
+
+    def _kill(self, target: str) -> None:
+        self._stack.kill(target)
+
+    def _crash(self, target: str) -> None:
+        """SIGKILL one backend: PostgreSQL ends all others, and recovers by itself."""
+        backends = psutil.Process(self._stack.process(target)).children()
+        serving = [backend for backend in backends if "idle" in _title(backend) or "attendance" in _title(backend)]
+        with suppress(psutil.NoSuchProcess):
+            self._random.choice(serving or backends).kill()
+
+    def _pause(self, target: str) -> None:
+        for pid in self._family(target):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def _heal(self, fault: str, target: str) -> None:
+        match fault:
+            case "pause":
+                for pid in self._family(target):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGCONT)
+                self._stack.wait_ready(target, timeout_s=START_TIMEOUT_S)
+            case "kill" | "died":
+                self._start(target)
+            case "restart":
+                self._stack.stop_service(target)
+                self._start(target)
+            case "crash":
+                self._stack.wait_ready(target, timeout_s=START_TIMEOUT_S)
+
+    def _family(self, target: str) -> list[int]:
+        """A service is one process; PostgreSQL is paused with all its backends, parent first."""
+        pid = self._stack.process(target)
+        if target != POSTGRES:
+            return [pid]
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+    def _start(self, target: str) -> None:
+        """Start, again if need be: the launcher may not have noticed yet that it died, and its database may be down."""
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                if target == POSTGRES:
+                    return self._stack.postgres.start()
+                return self._stack.start_service(target, timeout_s=START_TIMEOUT_S)
+            except LocalError:
+                if time.monotonic() > give_up_s:
+                    raise
+            time.sleep(0.1)
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,144 @@
+"""The last look: everything is healed; wait for the settlement, read both databases, and ask for everything once more.
+
+Assumes that no client has a request in flight. The order matters: rows first, then lists and operations, so that these
+are answers about those rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from tests.chaos.client import Client, Wanted
+from tests.chaos.history import (
+    Completed,
+    Database,
+    Half,
+    Kind,
+    Recorder,
+    Seat,
+    Settlement,
+    Told,
+    Trouble,
+    now_ns,
+    wall_ms,
+)
+
+SETTLE_TIMEOUT_S = 30.0
+RECOVER_TIMEOUT_S = 30.0
+POLL_S = 0.1
+ASKED_AT_ONCE = 16
+
+_ENTITIES = {"author": "author", "conference": "event"}
+
+
+async def recovered(client: Client, pair: tuple[UUID, UUID]) -> bool:
+    """Wait until the gateway reaches both services again: a breaker that was opened tries only now and then."""
+    author, event = pair
+    give_up_s = asyncio.get_running_loop().time() + RECOVER_TIMEOUT_S
+    while asyncio.get_running_loop().time() < give_up_s:
+        done = await client.ask(Wanted(Kind.CREATE, author, event))
+        read = await client.ask(Wanted(Kind.LIST_BY_EVENT, event=event))
+        if not _unavailable(done) and not _unavailable(read) and read.complete:
+            return True
+        await asyncio.sleep(POLL_S)
+    return False
+
+
+def _unavailable(done: Completed) -> bool:
+    return done.status in (503, 504) or done.trouble in (Trouble.LOST, Trouble.UNSENT, Trouble.TIMEOUT)
+
+
+async def settled(recorder: Recorder, dsns: dict[str, str]) -> Settlement:
+    """Wait until conference's settled mark has passed this moment, and no cancel is left to forward."""
+    until_ms, began_ns = wall_ms(), now_ns()
+    author, conference = [await asyncpg.connect(dsns[service]) for service in ("author", "conference")]
+    try:
+        while True:
+            mark_ms = await conference.fetchval("SELECT settled FROM attendance_mark")
+            waiting = [
+                await database.fetchval("SELECT count(*) FROM attendance_half WHERE st = 'C'")
+                for database in (author, conference)
+            ]
+            waited_s = (now_ns() - began_ns) / 1e9
+            reached = mark_ms >= until_ms and not any(waiting)
+            if reached or waited_s > SETTLE_TIMEOUT_S:
+                settlement = Settlement(now_ns(), reached, until_ms, mark_ms, waited_s)
+                recorder.write(settlement)
+                return settlement
+            await asyncio.sleep(POLL_S)
+    finally:
+        await author.close()
+        await conference.close()
+
+
+async def observed(recorder: Recorder, dsns: dict[str, str], client: Client, operations: Iterable[UUID]) -> None:
+    """Record both databases, each entity's list, and what is said of the operations."""
+    author = await _database("author", dsns["author"])
+    conference = await _database("conference", dsns["conference"])
+    recorder.write(author)
+    recorder.write(conference)
+    wanted = [Wanted(Kind.LIST_BY_AUTHOR, author=id) for id in author.entities]
+    wanted += [Wanted(Kind.LIST_BY_EVENT, event=id) for id in conference.entities]
+    wanted += [Wanted(Kind.STATUS, operation=op) for op in operations]
+    await _ask_all(client, wanted)
+    recorder.phase("observed")
+
+
+async def _ask_all(client: Client, wanted: Sequence[Wanted]) -> None:
+    waiting = iter(wanted)
+
+    async def one_after_the_other() -> None:
+        for one in waiting:
+            await client.ask(one)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(ASKED_AT_ONCE)))
+
+
+async def _database(service: str, dsn: str) -> Database:
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return await _held(service, connection)
+    finally:
+        await connection.close()
+
+
+async def _held(service: str, connection: asyncpg.Connection[Any]) -> Database:
+    right = service == "conference"
+    mark = await connection.fetchrow("SELECT closed, settled FROM attendance_mark")
+    halves = await connection.fetch("SELECT op, st, author, event, why FROM attendance_half WHERE st IN ('L', 'C')")
+    entities = await connection.fetch(f"SELECT id FROM {_ENTITIES[service]}")
+    seats = await connection.fetch("SELECT event, capacity, taken FROM attendance_seat") if right else []
+    outbox = await connection.fetch("SELECT seq, type, subject, data FROM outbox ORDER BY seq") if right else []
+    assert mark is not None
+    return Database(
+        service,
+        now_ns(),
+        mark["closed"],
+        mark["settled"],
+        [row["id"] for row in entities],
+        [Half(row["op"], _status(row["st"]), row["author"], row["event"], row["why"]) for row in halves],
+        [Seat(row["event"], row["capacity"], row["taken"]) for row in seats],
+        [_told(row) for row in outbox if row["type"].startswith("attendance.")],
+    )
+
+
+def _told(row: asyncpg.Record) -> Told:
+    data = msgspec.json.decode(row["data"])
+    return Told(
+        row["seq"],
+        row["type"].removeprefix("attendance."),
+        row["subject"],
+        UUID(data["author"]),
+        UUID(data["event"]),
+    )
+
+
+def _status(st: bytes | str) -> str:
+    return st.decode() if isinstance(st, bytes) else st

@@ -1,0 +1,162 @@
+"""One run: a stack of its own on free ports in a temporary folder, clients and nemesis for a while, then the last look.
+
+Bounded: every step has its own limit, and whatever happens, the stack is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from uuid import UUID
+
+import aiohttp
+
+from tally.local.stack import LocalStack, free_ports
+from tests.chaos import observe
+from tests.chaos.client import Client, Wanted, new_session
+from tests.chaos.history import Header, Kind, Recorder, Stall, now_ns
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.workload import HOT_PAIRS, Town, keep_asking, preload
+from tests.support.folders import scratch_folder
+
+ENVIRONMENT = {"TALLY_ACCESS_LOG": "errors", "TALLY_LOG_FORMAT": "json"}
+REQUEST_DEADLINE_S = 2.0
+"""The services' default: what the checker holds them to."""
+
+OBSERVER = -1
+PROBES = 20
+STALL_POLL_S = 0.02
+STALL_MIN_S = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to be."""
+
+    seed: int
+    scenario: str
+    seconds: float
+    clients: int
+    authors: int
+    events: int
+    results: Path
+
+
+async def run(plan: Plan) -> Path:
+    """Do it; returns where the history is."""
+    name = f"chaos-{plan.scenario}-{plan.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    with (
+        scratch_folder() as folder,
+        Recorder(plan.results / f"{name}.jsonl", _header(plan)) as recorder,
+    ):
+        stack = LocalStack(folder / ".tally", ports=free_ports(), env=ENVIRONMENT, supervise=False, durable=True)
+        try:
+            await asyncio.to_thread(stack.start)
+            _quicken(stack)
+            await _with(stack, plan, recorder)
+        finally:
+            await asyncio.to_thread(stack.stop)
+            with suppress(OSError):
+                shutil.copytree(folder / ".tally" / "log", plan.results / f"{name}-logs")
+        return recorder.path
+
+
+def _quicken(stack: LocalStack) -> None:
+    """After a crash PostgreSQL syncs its whole folder, file by file: many seconds in which nothing else is tested."""
+    if sys.platform == "linux":
+        stack.postgres.execute("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
+    stack.postgres.execute("CHECKPOINT")
+
+
+def _header(plan: Plan) -> Header:
+    return Header(
+        seed=plan.seed,
+        scenario=plan.scenario,
+        seconds=plan.seconds,
+        clients=plan.clients,
+        request_deadline_s=REQUEST_DEADLINE_S,
+        environment=ENVIRONMENT,
+        versions={"python": sys.version.split()[0], "aiohttp": version("aiohttp"), "system": platform.platform()},
+        started_at=datetime.now(UTC).isoformat(),
+    )
+
+
+async def _with(stack: LocalStack, plan: Plan, recorder: Recorder) -> None:
+    async with new_session() as session, _watching(recorder):
+
+        def client(number: int) -> Client:
+            return Client(number, stack.urls, session, recorder)
+
+        conference = await _conference(session, stack.urls["conference"])
+        town = Town(Random(plan.seed), conference)
+        await preload(town, client(OBSERVER), authors=plan.authors, events=plan.events)
+        recorder.phase("preloaded")
+        await _storm(stack, plan, recorder, town, [client(number) for number in range(plan.clients)])
+        recorder.phase("load-ended")
+        await _last_look(stack, recorder, town, client(OBSERVER))
+
+
+async def _conference(session: aiohttp.ClientSession, url: str) -> UUID:
+    async with session.post(f"{url}/conference", json={"acronym": "CHAOS"}) as answer:
+        answer.raise_for_status()
+        return UUID((await answer.json())["id"])
+
+
+async def _storm(stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, clients: list[Client]) -> None:
+    until_s = asyncio.get_running_loop().time() + plan.seconds
+    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), plan.scenario)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(nemesis.run(until_s))
+        for client in clients:
+            tasks.create_task(keep_asking(town, client, Random(plan.seed * 1000 + client.number), until_s))
+
+
+async def _last_look(stack: LocalStack, recorder: Recorder, town: Town, client: Client) -> None:
+    await asyncio.to_thread(stack.wait_ready)
+    pairs = [(town.authors[i], town.events[i * 3 % len(town.events)]) for i in range(HOT_PAIRS)]
+    await observe.recovered(client, pairs[0])
+    recorder.phase("healed")
+    dsns = {service: stack.dsn(service) for service in ("author", "conference")}
+    if (await observe.settled(recorder, dsns)).reached:
+        await _probe(client, [*pairs, *(town.pair() for _ in range(PROBES - len(pairs)))])
+        await observe.settled(recorder, dsns)
+    await observe.observed(recorder, dsns, client, _to_ask(town))
+
+
+async def _probe(client: Client, pairs: Iterable[tuple[UUID, UUID]]) -> None:
+    """Each pair can be cancelled and created: whatever happened, none is stuck."""
+    for author, event in pairs:
+        for kind in (Kind.CREATE, Kind.CANCEL, Kind.CREATE):
+            await client.ask(Wanted(kind, author, event))
+
+
+def _to_ask(town: Town) -> list[UUID]:
+    return list(dict.fromkeys([*town.unknown, *town.recent]))
+
+
+@asynccontextmanager
+async def _watching(recorder: Recorder) -> AsyncIterator[None]:
+    """Record when this process itself is late."""
+
+    async def watch() -> None:
+        while True:
+            began_ns = now_ns()
+            await asyncio.sleep(STALL_POLL_S)
+            late_ns = now_ns() - began_ns - int(STALL_POLL_S * 1e9)
+            if late_ns > STALL_MIN_S * 1e9:
+                recorder.write(Stall(now_ns(), late_ns))
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()

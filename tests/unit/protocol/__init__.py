@@ -1,0 +1,1 @@
+"""The protocol's tables and rules, each held against one written down independently."""
