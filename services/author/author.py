@@ -8,12 +8,13 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from tally.chassis.body import VISIBLE
 from tally.chassis.database import load_queries
 from tally.chassis.resource import Resource
 
-FullName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S", description="As it is to be shown.")]
+FullName = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE, description="As it is to be shown.")]
 Email = Annotated[
-    str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$", description="Where mail goes, if anywhere.")
+    str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$", description="Where mail goes, if anywhere.")
 ]
 
 

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from tally.chassis.body import VISIBLE
 from tally.chassis.database import load_queries
 from tally.chassis.resource import Resource, Violation
 
-Acronym = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"\S", description="Such as SWAT.")]
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S", description="The name in full.")]
+Acronym = Annotated[str, Meta(min_length=1, max_length=50, pattern=VISIBLE, description="Such as SWAT.")]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE, description="The name in full.")]
 
 
 class NewConference(Struct, frozen=True):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from tally.chassis.body import VISIBLE
 from tally.chassis.database import load_queries
 from tally.chassis.http import QueryParameter
 from tally.chassis.resource import Resource, Violation
@@ -16,7 +17,7 @@ from tally.chassis.resource import Resource, Violation
 _INT_MAX = 2**31 - 1
 
 Seq = Annotated[int, Meta(ge=1, le=_INT_MAX, description="Its number within the conference.")]
-Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S", description="What it is called.")]
+Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE, description="What it is called.")]
 StartsAt = Annotated[datetime, Meta(tz=True, description="When it begins (RFC 3339, with an offset).")]
 Capacity = Annotated[int, Meta(ge=0, le=_INT_MAX, description="How many may attend; null is no limit.")]
 

@@ -491,7 +491,8 @@ _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _METHODS: Final = frozenset((*_SAFE, "POST", "PUT", "PATCH", "DELETE", "CONNECT"))
 _SERVER_ERROR: Final = 500
 _STATUS_MAX: Final = 600
-_STATUS: Final = {status: str(status) for status in range(100, _STATUS_MAX)}
+# (0: the connection was cut, by a fault that was switched on, before there was an answer.)
+_STATUS: Final = {0: "none", **{status: str(status) for status in range(100, _STATUS_MAX)}}
 _UNMATCHED: Final = "unmatched"
 _LENGTH_DIGITS_MAX: Final = 18
 

@@ -439,15 +439,19 @@ def _thumbprint(public: Mapping[str, Any]) -> str:
 
 
 def _public_keys(content: bytes) -> dict[str, jwt.PyJWK]:
+    """The keys of a JWKS that can be used. ValueError if there is none: such a file is damaged, and says nothing."""
     document = msgspec.json.decode(content)
     keys: dict[str, jwt.PyJWK] = {}
-    for data in document["keys"] if isinstance(document, dict) and isinstance(document.get("keys"), list) else []:
+    listed = document.get("keys") if isinstance(document, dict) else None
+    for data in listed if isinstance(listed, list) else []:
         try:
             key = jwt.PyJWK(data)
-        except jwt.PyJWTError:
-            continue  # a kind of key that we don't use
+        except (jwt.PyJWTError, AttributeError, TypeError, ValueError):
+            continue  # a kind of key that we don't use, or no key
         if key.key_id is not None and key.algorithm_name in ALGORITHMS:
             keys[key.key_id] = key
+    if not keys:
+        raise ValueError("there is no key in it that can be used")
     return keys
 
 

@@ -20,9 +20,10 @@ pool           not a request: every database connection is held
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any
@@ -102,7 +103,9 @@ class Faults:
     _pool: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
-        self.signals.fault_active.initialise(fault=[kind.value for kind in Kind])
+        # Read when scraped: a fault ends by itself, and nobody needs to ask for that to show.
+        for kind in Kind:
+            self.signals.fault_active(kind.value).set_function(functools.partial(self._is_on, kind))
 
     # -- switching
 
@@ -113,16 +116,16 @@ class Faults:
         told = [f"{one.kind.value} {one.rate:g} for {one.expires_s:g} s" for one in wanted.faults]
         log.warning("faults set", faults=told)
         self._hold_pool()
-        self.active()
 
     def active(self) -> list[Active]:
-        """What is on now; also moves the gauge."""
+        """What is on now."""
         now_s = self.clock.monotonic_s()
         self._on = [one for one in self._on if one.ends_s > now_s]
-        kinds = {one.fault.kind for one in self._on}
-        for kind in Kind:
-            self.signals.fault_active(kind.value).set(kind in kinds)
         return [Active(one.fault, one.ends_s - now_s, one.hits) for one in self._on]
+
+    def _is_on(self, kind: Kind) -> bool:
+        now_s = self.clock.monotonic_s()
+        return any(one.fault.kind is kind and one.ends_s > now_s for one in self._on)
 
     async def check_ready(self) -> None:
         """A readiness check."""
@@ -136,7 +139,7 @@ class Faults:
 
     # -- drawing
 
-    def _find(self, kind: Kind, path: str) -> Fault | None:
+    def _find(self, kind: Kind, path: str) -> _On | None:
         """The fault of this kind that hits a request for ``path``, if one does."""
         now_s = self.clock.monotonic_s()
         for one in self._on:
@@ -144,7 +147,7 @@ class Faults:
             applies = fault.kind is kind and now_s < one.ends_s and path.startswith(fault.path)
             if applies and one.draw.random() < fault.rate:
                 one.hits += 1
-                return fault
+                return one
         return None
 
     def around(self, app: ASGIApp) -> ASGIApp:
@@ -161,10 +164,12 @@ class Faults:
     async def _faulty(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if (late := self._find(Kind.LATENCY, path)) is not None:
-            jitter_ms = random.uniform(-late.jitter_ms, late.jitter_ms)
-            await asyncio.sleep(max(0.0, late.latency_ms + jitter_ms) / 1000)
+            jitter_ms = late.draw.uniform(-late.fault.jitter_ms, late.fault.jitter_ms)
+            await asyncio.sleep(max(0.0, late.fault.latency_ms + jitter_ms) / 1000)
+        hung_up = functools.partial(_hung_up, receive)
         if self._find(Kind.RESET, path) is not None:
             _abort(send)
+            await hung_up()
             return
         if self._find(Kind.ERROR, path) is not None:
             raise Problem("internal", "A fault that was switched on.")
@@ -174,9 +179,10 @@ class Faults:
             receive = _replay(body)
         if self._find(Kind.CUT, path) is not None:
             await app(scope, receive, _cutting(send))
+            await hung_up()
         elif self._find(Kind.HANG, path) is not None:
             await app(scope, receive, _nowhere)
-            await asyncio.sleep(_HANG_MAX_S)
+            await hung_up()
         else:
             await app(scope, receive, send)
 
@@ -192,7 +198,7 @@ class Faults:
 
     async def _exhaust(self, database: Database, ends_s: float) -> None:
         """Hold every connection that can be had, until the fault ends."""
-        async with AsyncExitStack() as held:
+        async with contextlib.AsyncExitStack() as held:
             while (left_s := ends_s - self.clock.monotonic_s()) > 0:
                 try:
                     await held.enter_async_context(database.acquire())
@@ -229,6 +235,14 @@ def _replay(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
+
+
+async def _hung_up(receive: Receive) -> None:
+    """Until the connection is gone: a request that gets no answer is over then, and takes up no place any more."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_HANG_MAX_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 async def _nowhere(message: Message) -> None:

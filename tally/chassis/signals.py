@@ -277,7 +277,6 @@ class Signals:
     bulkhead_in_use = _gauge("Calls to a peer under way now.", "peer")
     bulkhead_waiting = _gauge("Calls to a peer that wait for a place now.", "peer")
     bulkhead_rejections_total = _counter("Calls not made because too many to the peer were under way.", "peer", "kind")
-    tokens_refused_total = _counter("Calls to internal endpoints refused for their token, by why.", "reason")
     requests_in_flight = _gauge("Public requests under way now.")
     requests_limit = _gauge("How many public requests may be under way at once, as found by measuring.")
     shed_total = _counter("Requests refused early because of load, by what was full.", "reason")

@@ -97,7 +97,7 @@ class Coalescer(Generic[Item, Outcome]):
 
     async def _carry(self, batch: list[Ticket[Item, Outcome]]) -> None:
         """Send one batch, with the latest deadline in it: nobody's answer is cut off by a hastier neighbour."""
-        holding = True
+        task, holding = asyncio.current_task(), True
 
         def let_next_go() -> None:
             nonlocal holding
@@ -113,7 +113,7 @@ class Coalescer(Generic[Item, Outcome]):
             outcomes = await self._send([ticket.item for ticket in batch], max(ticket.deadline for ticket in batch))
         finally:
             patience.cancel()
-            self._in_flight.discard(asyncio.current_task())
+            self._in_flight.discard(task)
             self._deliver(batch, outcomes)
             let_next_go()
             self._pump()

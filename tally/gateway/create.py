@@ -58,6 +58,13 @@ class _Attempt:
             self.failures[side] = failure
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused(protocol.Refused):
+    """A refusal after a side did not answer: what looks like contention may be nothing but its silence."""
+
+    trouble: outcome.Unavailable
+
+
 class Creator:
     """Creates relations at both participants."""
 
@@ -214,10 +221,16 @@ class Creator:
             # Another attempt would undo a cancel that was acknowledged.
             return outcome.Created(attempt.op)
         unsent = [side for side in Side if reasons[side] is UNSENT]
-        if not unsent or not _GONE.isdisjoint(reasons.values()):
+        if not _GONE.isdisjoint(reasons.values()):
             return refused
-        failure = attempt.failures.get(unsent[0], Failed(False, "it was not reached"))
-        return outcome.Unavailable(self._participants[unsent[0]].service, failure.reason, failure.retry_after_s)
+        if unsent:
+            return self._out_of_reach(unsent[0], attempt)
+        failed = next(iter(attempt.failures), None)
+        return refused if failed is None else _Refused(refused.left, refused.right, self._out_of_reach(failed, attempt))
+
+    def _out_of_reach(self, side: Side, attempt: _Attempt) -> outcome.Unavailable:
+        failure = attempt.failures.get(side, Failed(False, "it was not reached"))
+        return outcome.Unavailable(self._participants[side].service, failure.reason, failure.retry_after_s)
 
     def _unknown(self, attempt: _Attempt) -> outcome.Unknown:
         silent = [side for side in Side if not isinstance(attempt.evidence[side], Recorded)]
@@ -234,6 +247,8 @@ class Creator:
             return outcome.Full()
         if Reason.TOO_EARLY in reasons.values() or Reason.TOO_LATE in reasons.values():
             return outcome.ClockSkew()
+        if isinstance(result, _Refused):
+            return result.trouble
         return outcome.Contended()
 
 

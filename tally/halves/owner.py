@@ -12,7 +12,6 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Annotated
 
-import structlog
 from msgspec import Meta
 
 from tally.chassis import migrate
@@ -24,11 +23,12 @@ from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
 from tally.chassis.faults import Faults
-from tally.chassis.migrate import Source
+from tally.chassis.migrate import Schema, Source
 from tally.chassis.resource import Resource
 from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
-from tally.halves import observer, schema
+from tally.halves import observer
+from tally.halves import schema as half
 from tally.halves.leadership import Leadership
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Peer
@@ -38,10 +38,6 @@ from tally.halves.settler import Settler
 from tally.halves.transport import HttpTransport
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
-
-log = structlog.get_logger()
-
-_SCHEMA_POLL_S = 0.5
 
 
 class OwnerSettings(GuardedSettings, frozen=True, kw_only=True):
@@ -72,7 +68,7 @@ def sources(relationship: Relationship, service: str) -> list[Source]:
         Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
         Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
         Source(service, migrate.files(files(f"services.{service}").joinpath("migrations"))),
-        Source(relationship.name, schema.migrations(relationship, side)),
+        Source(relationship.name, half.migrations(relationship, side)),
     ]
 
 
@@ -88,6 +84,7 @@ def owner(
     side = relationship.side_of(name)
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, name, signals, clock)
+    schema = Schema(database, sources(relationship, name))
     participant = Participant(
         relationship,
         side,
@@ -98,6 +95,9 @@ def owner(
     internal, operators = guards(settings, name, clock, signals)
     faults = Faults(clock, signals, database) if settings.faults == "on" else None
     public = [route for resource in resources for route in resource.routes(database)]
+    checks = {"database": database.check, "schema": schema.check}
+    if faults is not None:
+        checks["faults"] = faults.check_ready
     client = Client(
         peer_urls,
         signals,
@@ -114,7 +114,7 @@ def owner(
                 stack.callback(faults.close)
             await database.start()
             stack.push_async_callback(database.close)
-            await _schema_there(database, sources(relationship, name))
+            await schema.wait()
             if isinstance(settings, RightSettings):
                 await stack.enter_async_context(client)
                 leadership = Leadership(relationship, settings.database_url, name)
@@ -143,21 +143,7 @@ def owner(
         internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
         admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
         lifespan=lifespan,
-        checks={"database": database.check, **({"faults": faults.check_ready} if faults else {})},
+        checks=checks,
         faults=faults,
         clock=clock,
     )
-
-
-async def _schema_there(database: Database, wanted: Sequence[Source]) -> None:
-    """Wait until somebody has migrated the database; a service doesn't migrate by itself."""
-    told = False
-    while True:
-        async with database.acquire() as connection:
-            missing = await migrate.pending(connection, wanted)
-        if not missing:
-            return
-        if not told:
-            log.warning("waiting for the schema: run the migrate command", missing=missing)
-            told = True
-        await asyncio.sleep(_SCHEMA_POLL_S)

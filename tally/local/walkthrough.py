@@ -16,7 +16,8 @@ from tally.local.services import Place, Places
 
 Say = Callable[[str], None]
 
-_ID = r"""| sed 's/.*"id":"\([^"]*\)".*/\1/'"""
+# Every answer to a POST begins with the id. Not jq: it is often missing.
+_ID = r"""| sed 's/^{"id" *: *"\([^"]*\)".*/\1/'"""
 
 
 def lines_to_paste(places: Places) -> str:

@@ -157,6 +157,7 @@ def _taken_by_one(left: Dead, right: Dead) -> bool:
     return (
         left.why is Reason.TAKEN
         and right.why is Reason.TAKEN
+        and left.other is not None
         and left.other == right.other
         and left.inc == right.peer_inc
         and right.inc == left.peer_inc

@@ -43,22 +43,28 @@ SCENARIOS: dict[str, dict[Strike, float]] = {
 STRUCK_MAX = 2
 """So many targets are down at once at most; the others must be of use meanwhile."""
 
-OVERLAP_SHARE = 0.2
-"""How often somebody is struck while another is still down, and how long it is quiet: there must be work to disturb."""
+OVERLAP_SHARE = 0.25
+"""How often somebody is struck while another is still down, or nothing works yet."""
 
-CALM_S = (0.5, 4.0)
+CALM_S = (0.3, 3.0)
+WORK_TIMEOUT_S = 15.0
 DOWN_S = (0.05, 1.0)
 PAUSED_S = (0.2, 4.0)
 START_TIMEOUT_S = 60.0
+POLL_S = 0.05
 
 
 class Nemesis:
     """Strikes a stack until told to stop; then everything runs again."""
 
-    def __init__(self, stack: LocalStack, recorder: Recorder, random: Random, scenario: str) -> None:
+    def __init__(
+        self, stack: LocalStack, recorder: Recorder, random: Random, scenario: str, progress: Callable[[], int]
+    ) -> None:
+        """`progress` counts what the clients got done."""
         self._stack = stack
         self._recorder = recorder
         self._random = random
+        self._progress = progress
         self._strikes = SCENARIOS[scenario]
         self._struck: set[str] = set()
         self._faults: dict[str, Callable[[str], None]] = {
@@ -73,12 +79,20 @@ class Nemesis:
         """Strike until the loop's time is `until_s`, and heal what was struck."""
         clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as strikes:
-            while (left_s := until_s - clock()) > 0:
-                await asyncio.sleep(min(self._random.uniform(*CALM_S), left_s))
+            while clock() < until_s:
+                if self._random.random() > OVERLAP_SHARE:
+                    await self._work(min(until_s, clock() + WORK_TIMEOUT_S))
+                await asyncio.sleep(min(self._random.uniform(*CALM_S), max(0.0, until_s - clock())))
                 for find in (self._found_dead, self._chosen):
                     for fault, target in find():
                         self._struck.add(target)
                         strikes.create_task(self._strike(fault, target))
+
+    async def _work(self, until_s: float) -> None:
+        """Wait until nobody is struck and something was done since: there must be work to disturb."""
+        await _until(lambda: not self._struck, until_s)
+        before = self._progress()
+        await _until(lambda: self._progress() != before, until_s)
 
     def _found_dead(self) -> list[Strike]:
         """Who is not struck should be alive."""
@@ -87,8 +101,7 @@ class Nemesis:
     def _chosen(self) -> list[Strike]:
         """One strike at somebody who is not struck."""
         possible = {strike: weight for strike, weight in self._strikes.items() if strike[1] not in self._struck}
-        busy = bool(self._struck) and self._random.random() > OVERLAP_SHARE
-        if not possible or busy or len(self._struck) >= STRUCK_MAX:
+        if not possible or len(self._struck) >= STRUCK_MAX:
             return []
         return self._random.choices(list(possible), list(possible.values()))
 
@@ -153,6 +166,14 @@ class Nemesis:
                 if time.monotonic() > give_up_s:
                     raise
             time.sleep(0.1)
+
+
+async def _until(holds: Callable[[], bool], until_s: float) -> None:
+    clock = asyncio.get_running_loop().time
+    while not holds():
+        if clock() >= until_s:
+            return
+        await asyncio.sleep(POLL_S)
 
 
 def _title(process: psutil.Process) -> str:

@@ -65,23 +65,43 @@ def _latencies(requests: Iterable[Request]) -> str:
 def _faults(history: History, requests: Sequence[Request]) -> str:
     """Of what was begun while a fault lasted: how many writes were done, refused or unknown, how many reads whole."""
     rows = [
-        "| fault | times | lasted s | writes: done / refused / unknown / unsent | reads: whole / degraded / failed |",
-        "|---|---|---|---|---|",
+        "| fault | times | lasted s | works again after s "
+        "| writes: done / refused / unknown / unsent | reads: whole / degraded / failed |",
+        "|---|---|---|---|---|---|",
     ]
     windows: dict[str, list[tuple[int, int]]] = {}
     for fault, healed in history.faults:
         windows.setdefault(f"{fault.fault} {fault.target}", []).append(_window(fault, healed))
     calm = [request for request in requests if not any(_in(request, _window(*fault)) for fault in history.faults)]
-    rows.append(f"| (none) | | | {_writes(calm)} | {_reads(calm)} |")
+    rows.append(f"| (none) | | | | {_writes(calm)} | {_reads(calm)} |")
     for name, spans in sorted(windows.items()):
         hit = [request for request in requests if any(_in(request, span) for span in spans)]
         lasted_s = sum(to_ns - from_ns for from_ns, to_ns in spans) / 1e9
-        rows.append(f"| {name} | {len(spans)} | {lasted_s:.1f} | {_writes(hit)} | {_reads(hit)} |")
+        again = _again(history, requests, spans)
+        rows.append(f"| {name} | {len(spans)} | {lasted_s:.1f} | {again} | {_writes(hit)} | {_reads(hit)} |")
     return "\n".join(rows)
 
 
 def _window(fault: Fault, healed: Healed | None) -> tuple[int, int]:
     return fault.at_ns, fault.at_ns if healed is None else healed.at_ns
+
+
+def _again(history: History, requests: Sequence[Request], spans: Sequence[tuple[int, int]]) -> str:
+    """From a healing to the first create that was done, if nobody was struck meanwhile: shortest and longest."""
+    strikes = [fault.at_ns for fault, _ in history.faults]
+    took_s = []
+    for _, healed_ns in spans:
+        until_ns = min((at_ns for at_ns in strikes if at_ns > healed_ns), default=EVER)
+        done = (
+            request.end.at_ns
+            for request in requests
+            if request.start.kind is Kind.CREATE
+            and request.end is not None
+            and fate(request.end) is Fate.DONE
+            and healed_ns < request.end.at_ns < until_ns
+        )
+        took_s += [(at_ns - healed_ns) / 1e9 for at_ns in [min(done, default=None)] if at_ns is not None]
+    return f"{min(took_s):.1f} … {max(took_s):.1f}" if took_s else ""
 
 
 def _in(request: Request, span: tuple[int, int]) -> bool:

@@ -113,7 +113,7 @@ async def _conference(session: aiohttp.ClientSession, url: str) -> UUID:
 
 async def _storm(stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, clients: list[Client]) -> None:
     until_s = asyncio.get_running_loop().time() + plan.seconds
-    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), plan.scenario)
+    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), plan.scenario, lambda: town.done)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(nemesis.run(until_s))
         for client in clients:

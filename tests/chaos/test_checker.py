@@ -59,7 +59,7 @@ def test_a_clean_history_violates_nothing_and_every_invariant_that_could_look_at
     verdicts = check(tape.history)
     assert [str(verdict) for verdict in verdicts if verdict.violations] == []
     assert undecided(history) == set()
-    assert {verdict.name for verdict in verdicts if not verdict.checked} == {"seats-while-running"}
+    assert {verdict.name for verdict in verdicts if not verdict.checked} == {"seats-while-running", "nobody-dies"}
 
 
 def test_a_history_that_ended_early_leaves_the_end_undecided_and_judges_the_rest() -> None:
@@ -67,6 +67,8 @@ def test_a_history_that_ended_early_leaves_the_end_undecided_and_judges_the_rest
     tape.records.pop()  # the harness died while a request was in flight
     assert undecided(tape.history) == {
         "settles",
+        "nothing-is-stuck",
+        "nobody-dies",
         "no-lone-half",
         "rows-are-sound",
         "both-directions-agree",
@@ -411,6 +413,20 @@ def test_a_connection_that_is_lost_while_nobody_touched_the_service_is_found() -
 # -- the end
 
 
+@pytest.mark.parametrize("code", ["service-unavailable", "outcome-unknown", "contended"])
+def test_a_pair_that_is_stuck_when_all_is_healed_is_found(code: str) -> None:
+    tape = Tape()
+    tape.ends()
+    tape.refused((901_000, 901_010), code)
+    assert violated(tape.history) == {"nothing-is-stuck"}
+
+
+def test_a_service_that_was_found_dead_is_found() -> None:
+    tape = Tape()
+    tape.fault((10, 20), target="conference", fault="died")
+    assert violated(tape.ends()) == {"nobody-dies"}
+
+
 def test_a_settlement_that_did_not_come_is_found() -> None:
     assert violated(Tape().ends(reached=False)) == {"settles"}
 
@@ -476,7 +492,7 @@ def test_a_direction_that_nobody_could_read_is_found() -> None:
     tape = Tape()
     tape.ends()
     tape.request(Kind.LIST_BY_EVENT, (902_000, 902_010), code="service-unavailable", names={"event": EVENT})
-    assert violated(tape.history) == {"both-directions-agree"}
+    assert violated(tape.history) == {"both-directions-agree", "nothing-is-stuck"}
 
 
 def test_seats_that_are_miscounted_or_overbooked_are_found() -> None:

@@ -52,6 +52,8 @@ class Town:
     events: list[UUID] = field(default_factory=list)
     unknown: list[UUID] = field(default_factory=list)
     recent: deque[UUID] = field(default_factory=lambda: deque(maxlen=100))
+    done: int = 0
+    """Creates and cancels that were done so far."""
 
     def __post_init__(self) -> None:
         self._seq = count(1)
@@ -77,7 +79,9 @@ class Town:
         return Wanted(Kind.MAKE_EVENT, capacity=capacity, body=body)
 
     def noted(self, wanted: Wanted, done: Completed) -> None:
-        """Remember operations that are worth a question later."""
+        """Count what is done, and remember operations that are worth a question later."""
+        if wanted.kind in (Kind.CREATE, Kind.CANCEL) and done.status in (200, 201, 204):
+            self.done += 1
         if wanted.kind is Kind.CREATE and done.operation is not None:
             if done.status == 504:
                 self.unknown.append(done.operation)

@@ -218,6 +218,7 @@ def test_a_cluster_that_was_half_made_is_made_again(folder: Path, cluster: Path)
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root runs it as somebody else")
 def test_root_keeps_programs_and_data_where_nobody_reaches_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(binaries.VARIABLE, raising=False)
     with scratch_folder() as scratch:
         wheel = binaries._wheel()
         home = scratch / "home"

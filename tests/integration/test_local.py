@@ -19,6 +19,7 @@ from tally.local.ask import ask
 from tally.local.failure import LocalError
 from tally.local.services import ADMIN_OFFSET
 from tally.local.stack import LocalStack, free_ports
+from tally.local.walkthrough import Demonstration
 from tests.support.folders import scratch_folder
 from tests.support.stacks import NATS, STANDINS
 
@@ -234,6 +235,13 @@ def test_a_service_with_a_database_of_its_own_needs_no_embedded_one(folder: Path
     with a_stack(folder, env=given) as stack:
         assert stack.dsn("alpha") == given["TALLY_LOCAL_ALPHA_DATABASE_URL"]
         assert "postgres" not in stack.running()
+
+
+def test_the_reference_deployment_answers_the_walkthrough(folder: Path) -> None:
+    with LocalStack(folder, ports=free_ports(), durable=False) as stack:
+        said: list[str] = []
+        Demonstration(stack.places, said.append).run()
+        assert said[-1].strip() == "All 12 steps answered as they should."
 
 
 # What cannot work, in one sentence

@@ -42,8 +42,8 @@ _AMOUNTS_S = (0.05, 0.3, 1.0, 3.0, 8.0, 20.0)
 #: What a siege is of, and how often.
 _SIEGES = {
     Trouble.REPEATED: 3,
-    Trouble.MUTE: 3,
-    Trouble.SLOW: 2,
+    Trouble.MUTE: 4,
+    Trouble.SLOW: 3,
     Trouble.LATE: 2,
     Trouble.LOST: 1,
     Trouble.COMMITTED: 1,
@@ -67,7 +67,7 @@ def gateways(settings: Settings) -> list[str]:
 
 def _settings(seed: int, random: Random, relationship: Relationship) -> Settings:
     rights = random.choice((1, 2, 2, 3))
-    has_seats = relationship.right.seats is not None
+    has_seats = relationship.right.seats is not None and random.random() < 0.8
     settings = Settings(
         seed=seed,
         relationship=relationship.name,
@@ -123,8 +123,8 @@ def _character(random: Random, settings: Settings) -> dict[type, float]:
     seats = random.choice((0.0, 0.5)) if any(seats is not None for seats in settings.seats) else 0.0
     return {
         Create: 6.0,
-        Cancel: random.choice((1.0, 4.0)),
-        Read: random.choice((1.0, 3.0)),
+        Cancel: random.choice((1.0, 4.0, 8.0)),
+        Read: random.choice((1.0, 3.0, 8.0)),
         Ask: 1.0,
         Delete: entities,
         Make: 2 * entities,
@@ -201,7 +201,7 @@ def _siege(random: Random, settings: Settings) -> Storm:
     """One kind of message finds nobody: what comes before it works, so there is something to be undecided about."""
     start_s, end_s = _while(random, settings)
     trouble = random.choices(list(_SIEGES), list(_SIEGES.values()))[0]
-    message = random.choice(("record", "record", "resolve", "kill", "cancel", "cancel", "settle", "ack"))
+    message = random.choice(("record", "record", "record", "resolve", "kill", "cancel", "cancel", "settle"))
     return Storm(trouble, start_s, end_s, random.choice((0.5, 0.9, 1.0)), random.choice(_AMOUNTS_S), message=message)
 
 

@@ -267,7 +267,7 @@ class PostgresKit:
         if self.side is Side.LEFT:
             return []
         left, right = self.relationship.left.entity, self.relationship.right.entity
-        events = await self.connection.fetch("SELECT type, subject, version, inc, data FROM outbox ORDER BY seq")
+        events = await self.connection.fetch("SELECT type, subject, version, inc, data::text FROM outbox ORDER BY seq")
         told = []
         for event in events:
             name, _, what = event["type"].partition(".")

@@ -88,17 +88,6 @@ class ForgetsThatAnEpochIsClosed(MemoryStore):
         return Row.OPEN if row is Row.CLOSED and operation.time_ms(op) == self.state.closed else row
 
 
-class BelievesAnyIncarnation(MemoryStore):
-    async def kill(self, items: Any) -> wire.Verdicts:
-        assert isinstance(self.state.peer_inc, UUID)
-        return await super().kill([wire.ProofItem(item.op, self.state.peer_inc) for item in items])
-
-
-class KeepsVoidRows(MemoryStore):
-    def _drop_void(self) -> None:
-        pass
-
-
 class ForgetsWhatStoodInTheWay(MemoryStore):
     def _write(self, op: UUID, decision: Decision, pair: tuple[UUID, UUID] | None) -> None:
         super()._write(op, decision, pair)
@@ -128,25 +117,14 @@ class LeavesTheHalvesOfADeletedEntity(MemoryStore):
         self.capacity.pop(entity, None)
 
 
-class CutsAWindowInsideAMillisecond(MemoryStore):
-    async def close(self, message: wire.Close) -> wire.Closed:
-        whole = await super().close(message)
-        return wire.Closed(
-            whole.inc, whole.peer_inc, whole.closed, whole.settled, whole.time, whole.live[: message.limit]
-        )
-
-
 SEATED = next(party for party in PARTIES if party_id(party) == "attendance-right")
 WRONG = [
     SellsOneSeatMore,
     ForgetsThatAnEpochIsClosed,
-    BelievesAnyIncarnation,
-    KeepsVoidRows,
     ForgetsWhatStoodInTheWay,
     TellsNobodyOfACancel,
     ConfirmsWhatIsDead,
     LeavesTheHalvesOfADeletedEntity,
-    CutsAWindowInsideAMillisecond,
 ]
 
 

@@ -1,0 +1,43 @@
+"""The OpenAPI documents and the services agree: schemathesis runs against all three, real processes and databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tally.local.stack import LocalStack, free_ports
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+SECONDS = 20
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with LocalStack(tmp_path_factory.mktemp("api"), ports=free_ports(), durable=False) as running:
+        yield running
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("service", ["author", "conference", "gateway"])
+def test_a_service_keeps_what_its_document_says(stack: LocalStack, service: str, tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "--config-file",
+        str(CONFIG),
+        "run",
+        f"{stack.urls[service]}/openapi.json",
+        "--checks=all",
+        "--phases=examples,coverage,fuzzing",
+        f"--max-time={SECONDS}",
+        "--max-examples=30",
+        "--request-timeout=10",
+        "--suppress-health-check=all",
+        "--seed=1",
+        "--no-color",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -1,0 +1,145 @@
+"""The coalescer: alone a request waits for nothing; while a batch is in flight the next one gathers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from tally.gateway.coalescer import Coalescer
+from tally.gateway.evidence import gather
+from tally.halves.peer import Failed
+from tally.protocol.relationship import Side
+from tally.resilience.deadline import Deadline
+
+
+@pytest.fixture(autouse=True)
+async def _no_call_outlives_its_test() -> AsyncIterator[None]:
+    yield
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
+SOON = Deadline(at_s=1e9)
+
+
+class Wire:
+    """A batch call that a test ends by hand."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.deadlines: list[Deadline] = []
+        self.replies: list[asyncio.Future[Sequence[int] | Failed]] = []
+
+    async def send(self, items: Sequence[int], deadline: Deadline) -> Sequence[int] | Failed:
+        self.batches.append(list(items))
+        self.deadlines.append(deadline)
+        self.replies.append(asyncio.get_running_loop().create_future())
+        return await self.replies[-1]
+
+    async def begun(self, count: int) -> None:
+        while len(self.batches) < count:
+            await asyncio.sleep(0)
+
+
+async def test_a_request_alone_leaves_at_once() -> None:
+    wire = Wire()
+    ticket = Coalescer(wire.send).submit(7, SOON)
+    await wire.begun(1)
+    wire.replies[0].set_result([70])
+    assert (wire.batches, await ticket.future) == ([[7]], 70)
+
+
+async def test_while_a_batch_is_in_flight_the_next_one_gathers() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
+    tickets = [coalescer.submit(item, SOON) for item in range(4)]
+    await wire.begun(1)
+    wire.replies[0].set_result([0])
+    await wire.begun(2)
+    wire.replies[1].set_result([10, 20, 30])
+    assert [await ticket.future for ticket in tickets] == [0, 10, 20, 30]
+    assert wire.batches == [[0], [1, 2, 3]]
+
+
+async def test_a_batch_is_no_larger_than_it_may_be() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, batch_max=2, patience_s=60)
+    for item in range(4):
+        coalescer.submit(item, SOON)
+    for count in (1, 2, 3):
+        await wire.begun(count)
+        wire.replies[-1].set_result(Failed(True, "x"))
+    assert wire.batches == [[0], [1, 2], [3]]
+
+
+async def test_a_stuck_batch_delays_the_next_by_no_more_than_the_patience() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=0.01)
+    stuck, next_one = coalescer.submit(0, SOON), coalescer.submit(1, SOON)
+    async with asyncio.timeout(5):
+        while len(wire.batches) < 2:
+            await asyncio.sleep(0.001)
+    wire.replies[1].set_result([10])
+    assert await next_one.future == 10 and not stuck.future.done()
+
+
+async def test_batches_in_flight_are_bounded() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=0, in_flight_max=2)
+    for item in range(3):
+        coalescer.submit(item, SOON)
+        await asyncio.sleep(0.005)
+    assert wire.batches == [[0], [1]]
+
+
+async def test_a_full_queue_refuses_without_sending() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, queue_max=1, patience_s=60)
+    tickets = [coalescer.submit(item, SOON) for item in range(3)]
+    refused = await tickets[2].future
+    assert isinstance(refused, Failed) and not refused.sent
+
+
+async def test_who_gave_up_before_it_left_never_leaves_and_knows_it() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
+    coalescer.submit(0, SOON)
+    await wire.begun(1)
+    withdrawn = (await gather({Side.LEFT: coalescer.submit(1, SOON)}, 0.01))[Side.LEFT]
+    assert isinstance(withdrawn, Failed) and not withdrawn.sent
+    wire.replies[0].set_result([0])
+    await asyncio.sleep(0.005)
+    assert wire.batches == [[0]]
+
+
+async def test_who_gave_up_after_it_left_does_not_know_what_became_of_it() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send)
+    silent = (await gather({Side.LEFT: coalescer.submit(0, SOON)}, 0.01))[Side.LEFT]
+    assert isinstance(silent, Failed) and silent.sent
+
+
+async def test_a_batch_has_the_latest_deadline_of_its_items() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
+    coalescer.submit(0, SOON)
+    await wire.begun(1)
+    coalescer.submit(1, Deadline(5.0))
+    coalescer.submit(2, Deadline(9.0))
+    wire.replies[0].set_result([0])
+    await wire.begun(2)
+    assert wire.deadlines[1] == Deadline(9.0)
+
+
+async def test_a_reply_with_the_wrong_number_of_answers_is_an_unknown_outcome_for_all() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send)
+    ticket = coalescer.submit(0, SOON)
+    await wire.begun(1)
+    wire.replies[0].set_result([1, 2])
+    told = await ticket.future
+    assert isinstance(told, Failed) and told.sent
