@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from random import SystemRandom
+from random import Random
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -62,7 +62,7 @@ def gateway(
     participants = Participants(relationship, {side: Peer(relationship, side, transport) for side in Side}, observed)
     relation = RelationRoutes(
         relationship,
-        Creator(participants, clock, SystemRandom(), observed),
+        Creator(participants, clock, Random(), observed),
         Canceller(participants, clock, observed),
         Reader(participants, clock, observed),
         StatusReader(participants, clock),

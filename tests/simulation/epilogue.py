@@ -1,4 +1,4 @@
-"""The end of a run: everything is healed, the settlers finish, the past arrives late, and everything is asked once more.
+"""The end of a run: all is healed, the settlers finish, the past arrives late, and everything is asked once more.
 
 What was only a matter of time must now have come: no half alone, every cancel known, everything confirmed. And
 nobody may be stuck: each pair can be related and cancelled again from any gateway, with definite answers.
@@ -92,7 +92,9 @@ class Epilogue:
         """How far in the future the last mark or operation is."""
         stores = self._ledger.stores.values()
         marks = chain.from_iterable((store.state.closed, store.state.settled) for store in stores)
-        last_ms = max(*marks, *map(time_ms, (*self._live(Side.LEFT), *self._live(Side.RIGHT), *self._world.office.told)))
+        last_ms = max(
+            *marks, *map(time_ms, (*self._live(Side.LEFT), *self._live(Side.RIGHT), *self._world.office.told))
+        )
         return max(0.0, (last_ms - BEGINNING_MS) / 1000 - self._world.loop.time()) + 2 * _SKEW_MS / 1000
 
     def _live(self, side: Side) -> set[UUID]:

@@ -91,10 +91,7 @@ class Timeline:
     def had(self, value: object, start: int, end: int) -> bool:
         """Was it ``value`` at some moment from ``start`` to ``end``? Before it was set first, it was False."""
         spans = [(-1, False), *self.values, (end + 1, None)]
-        return any(
-            held == value and since <= end and until > start
-            for (since, held), (until, _) in pairwise(spans)
-        )
+        return any(held == value and since <= end and until > start for (since, held), (until, _) in pairwise(spans))
 
 
 class Ledger:

@@ -200,9 +200,7 @@ class Wire(Transport):
         self._attempt_timeout_s = attempt_timeout_s
         self._silent_since_ms: dict[str, int] = {}
 
-    async def post(
-        self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None
-    ) -> bytes | Failed:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None) -> bytes | Failed:
         if (open_s := self.unavailable_s(peer, kind)) is not None:
             return Failed(False, "its circuit is open", open_s)
         loop = asyncio.get_running_loop()

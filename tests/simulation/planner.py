@@ -157,7 +157,9 @@ def _faults(random: Random, settings: Settings, relationship: Relationship) -> t
     names = hosts(settings, relationship)
     services = [relationship.left.service, relationship.right.service]
     kinds = random.sample(list(Trouble), random.randint(1, 5))
-    faults: list[Fault] = [_storm(random, settings, names, services, kinds) for _ in range(random.choice((0, 1, 2, 4, 7)))]
+    faults: list[Fault] = [
+        _storm(random, settings, names, services, kinds) for _ in range(random.choice((0, 1, 2, 4, 7)))
+    ]
     faults += [_partition(random, settings, names, services) for _ in range(random.choice((0, 0, 0, 1, 2)))]
     faults += [_siege(random, settings) for _ in range(random.choice((0, 1, 1, 2, 3)))]
     faults += [_crash(random, settings, names) for _ in range(random.choice((0, 0, 1, 2, 4)))]

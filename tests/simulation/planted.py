@@ -29,20 +29,21 @@ Planting = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """``shows`` are the properties that it may be found by."""
+    """``shows`` are the properties that it may be found by; the seed ``near`` is where to look first, to save time."""
 
     name: str
     shows: frozenset[Property]
     plant: Planting
+    near: int
 
 
 BUGS: dict[str, Bug] = {}
 
 
-def _bug(*shows: Property) -> Callable[[Planting], Planting]:
+def _bug(*shows: Property, near: int = 0) -> Callable[[Planting], Planting]:
     def declare(plant: Planting) -> Planting:
         name = plant.__name__.replace("_", "-")
-        BUGS[name] = Bug(name, frozenset(shows), plant)
+        BUGS[name] = Bug(name, frozenset(shows), plant, near)
         return plant
 
     return declare

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
 from unittest.mock import patch
 
 from services.attendance import ATTENDANCE

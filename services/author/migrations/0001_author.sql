@@ -7,4 +7,4 @@ CREATE TABLE author (
 
 -- What others see of an author. The e-mail address is between the author and this service.
 CREATE VIEW author_card AS
-SELECT id, json_build_object('id', id, 'full_name', full_name, 'version', version) AS card FROM author;
+SELECT a.id, row_to_json(a) AS card FROM (SELECT id, full_name, version FROM author) a;

@@ -18,10 +18,7 @@ CREATE TABLE event (
 
 -- What others see of an event: with its conference, so that a reader needs to ask nobody else.
 CREATE VIEW event_card AS
-SELECT e.id,
-       json_build_object(
-           'id', e.id, 'seq', e.seq, 'title', e.title, 'starts_at', e.starts_at, 'capacity', e.capacity,
-           'version', e.version, 'conference_id', e.conference_id,
-           'conference', json_build_object('id', c.id, 'acronym', c.acronym, 'name', c.name, 'version', c.version)
-       ) AS card
-FROM event e JOIN conference c ON c.id = e.conference_id;
+SELECT e.id, row_to_json(e) AS card FROM (
+    SELECT e.id, e.conference_id, e.seq, e.title, e.starts_at, e.capacity, e.version, row_to_json(c) AS conference
+    FROM event e JOIN (SELECT id, acronym, name, version FROM conference) c ON c.id = e.conference_id
+) e;

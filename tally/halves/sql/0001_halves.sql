@@ -32,6 +32,8 @@ CREATE TABLE {name}_half (
 CREATE UNIQUE INDEX {name}_half_pair ON {name}_half ({left}, {right}) WHERE st = 'L';
 -- Lists by the entity of this side (and the foreign key's own look-up), and by the entity of the peer.
 CREATE INDEX {name}_half_own ON {name}_half (live_{own}, op) WHERE live_{own} IS NOT NULL;
-CREATE INDEX {name}_half_peer ON {name}_half ({other}, op) WHERE st = 'L';
--- What is to be forwarded, and what may be dropped.
-CREATE INDEX {name}_half_dead ON {name}_half (op) WHERE st <> 'L';
+-- (why IS NULL is st = 'L' in other words: a look-up of a pair, before the first ANALYZE, must not choose this one.)
+CREATE INDEX {name}_half_peer ON {name}_half ({other}, op) WHERE why IS NULL;
+-- What is to be forwarded, and what may be dropped. One index for both would make each read the other's rows.
+CREATE INDEX {name}_half_cancelled ON {name}_half (op) WHERE st = 'C';
+CREATE INDEX {name}_half_void ON {name}_half (op) WHERE st = 'V';

@@ -242,7 +242,7 @@ BEGIN
     END IF;
     DELETE FROM {name}_half h WHERE h.ctid = ANY (ARRAY (
         SELECT v.ctid FROM {name}_half v
-        WHERE v.st <> 'L' AND v.st = 'V' AND v.op <= {name}_last_op(greatest(closed - keep_ms, 0))
+        WHERE v.st = 'V' AND v.op <= {name}_last_op(greatest(closed - keep_ms, 0))
         LIMIT 10000
     ));
 END $$;
@@ -252,7 +252,7 @@ CREATE FUNCTION {name}_forward(
     max_ops int, OUT inc uuid, OUT peer_inc uuid, OUT closed bigint, OUT restoring boolean, OUT ops uuid[]
 ) LANGUAGE sql STABLE AS $$
     SELECT m.inc, m.peer_inc, m.closed, m.restoring, ARRAY (
-        SELECT h.op FROM {name}_half h WHERE h.st <> 'L' AND h.st = 'C' ORDER BY h.op LIMIT max_ops
+        SELECT h.op FROM {name}_half h WHERE h.st = 'C' ORDER BY h.op LIMIT max_ops
     ) FROM {name}_mark m
 $$;
 
@@ -342,7 +342,7 @@ BEGIN
                array_agg(c.card ORDER BY h.op) AS cards
         FROM (
             SELECT h.op, h.{own} FROM {name}_half h
-            WHERE h.{other} = i.id AND h.st = 'L' AND h.op > i.after ORDER BY h.op LIMIT i.max
+            WHERE h.{other} = i.id AND h.why IS NULL AND h.op > i.after ORDER BY h.op LIMIT i.max
         ) h
         CROSS JOIN LATERAL (SELECT c.card::text FROM {own}_card c WHERE c.id = h.{own} LIMIT 1) c
     ) x

@@ -92,7 +92,7 @@ class Arena:
         self._numbers = count(1)
 
     async def __aenter__(self) -> Arena:
-        self._eye = await self._connect()
+        self.eye = await self._connect()
         kit = PostgresKit(*self.party, await self._connect())
         await kit.reset()
         #: What is done and committed before and after the race.
@@ -134,7 +134,7 @@ class Arena:
         """Returns what ``racer`` waits for ("advisory", "transactionid", …), once PostgreSQL says that it does."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                row = await self._eye.fetchrow(_WAITING, racer.name)
+                row = await self.eye.fetchrow(_WAITING, racer.name)
                 if row is not None and row["blockers"]:
                     event: str = row["wait_event"]
                     return event

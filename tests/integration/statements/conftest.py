@@ -1,0 +1,23 @@
+"""One stack for the whole folder, because starting it takes longer than most tests; nobody restarts who is stopped."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tally.local.stack import LocalStack, free_ports
+from tests.integration.statements.stage import Stage
+from tests.support.folders import scratch_folder
+
+
+@pytest.fixture(scope="package")
+def stack() -> Iterator[LocalStack]:
+    with (
+        scratch_folder() as folder,
+        LocalStack(folder / ".tally", ports=free_ports(), supervise=False, durable=False) as running,
+    ):
+        yield running
+
+
+@pytest.fixture(scope="package")
+def stage(stack: LocalStack) -> Stage:
+    return Stage(stack)
