@@ -7,7 +7,7 @@ are answers about those rows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -77,10 +77,19 @@ async def settled(recorder: Recorder, dsns: dict[str, str]) -> Settlement:
         await conference.close()
 
 
-async def observed(recorder: Recorder, dsns: dict[str, str], client: Client, operations: Iterable[UUID]) -> None:
-    """Record both databases, each entity's list, and what is said of the operations."""
-    author = await _database("author", dsns["author"])
-    conference = await _database("conference", dsns["conference"])
+async def observed(
+    recorder: Recorder,
+    dsns: dict[str, str],
+    client: Client,
+    operations: Iterable[UUID],
+    about: Collection[UUID] | None = None,
+) -> None:
+    """Record both databases, each entity's list, and what is said of the operations.
+
+    `about` narrows all of it to these authors and events, where others use the same databases.
+    """
+    author = _narrowed(await _database("author", dsns["author"]), about)
+    conference = _narrowed(await _database("conference", dsns["conference"]), about)
     recorder.write(author)
     recorder.write(conference)
     wanted = [Wanted(Kind.LIST_BY_AUTHOR, author=id) for id in author.entities]
@@ -98,6 +107,18 @@ async def _ask_all(client: Client, wanted: Sequence[Wanted]) -> None:
             await client.ask(one)
 
     await asyncio.gather(*(one_after_the_other() for _ in range(ASKED_AT_ONCE)))
+
+
+def _narrowed(database: Database, about: Collection[UUID] | None) -> Database:
+    if about is None:
+        return database
+    return msgspec.structs.replace(
+        database,
+        entities=[id for id in database.entities if id in about],
+        halves=[half for half in database.halves if half.author in about and half.event in about],
+        seats=[seat for seat in database.seats if seat.event in about],
+        outbox=[told for told in database.outbox if told.author in about and told.event in about],
+    )
 
 
 async def _database(service: str, dsn: str) -> Database:

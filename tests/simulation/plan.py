@@ -181,6 +181,7 @@ class Settings:
     heal_at_s: float
     void_keep_ms: int  # product constants, made small so that what they bound happens
     list_max: int
+    narrow: bool  # gateways carry two items at a time, and let two more wait
 
     @property
     def rights(self) -> int:

@@ -83,6 +83,7 @@ def _settings(seed: int, random: Random, relationship: Relationship) -> Settings
         heal_at_s=random.uniform(5, 9),
         void_keep_ms=random.choice((60_000, 14_000, 0)),
         list_max=random.choice((10_000, 10_000, 3, 1)),
+        narrow=random.random() < 0.25,
     )
     return _skewed(random, settings, hosts(settings, relationship))
 

@@ -90,6 +90,7 @@ def _plainer(settings: Settings) -> Iterator[Callable[[Settings], Settings]]:
         ("period_s", 1.0),
         ("void_keep_ms", 60_000),
         ("list_max", 10_000),
+        ("narrow", False),
         ("seats", tuple(None for _ in settings.seats)),
     ):
         if getattr(settings, name) != plain:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 from services.attendance import ATTENDANCE
+from tally.gateway.coalescer import Coalescer
 from tally.halves import memory as memory_module
 from tally.halves import settler as settler_module
 from tally.halves.memory import MemoryStore
@@ -30,6 +31,9 @@ from tests.simulation.weather import Weather
 from tests.support.talks import TALK
 
 RELATIONSHIPS = {relationship.name: relationship for relationship in (ATTENDANCE, TALK)}
+
+#: A gateway that is easily overloaded.
+_NARROW = {"batch_max": 2, "queue_max": 2, "in_flight_max": 1}
 
 #: How long a process that was told to stop may take to end its tasks.
 _GENTLE_S = 0.2
@@ -63,7 +67,9 @@ def run(plan: Plan) -> Result:
 @contextmanager
 def _constants(settings: Settings) -> Iterator[None]:
     """Bounds of the product that would not be reached in a few virtual seconds."""
+    bounds = Coalescer.__init__.__kwdefaults__
     with (
+        patch.dict(bounds, _NARROW if settings.narrow else {}),
         patch.object(memory_module, "VOID_KEEP_MS", settings.void_keep_ms),
         patch.object(memory_module, "LIST_MAX", settings.list_max),
         patch.object(settler_module, "LIST_MAX", settings.list_max),

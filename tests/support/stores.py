@@ -36,6 +36,16 @@ CONFERENCE = UUID("00000000-0000-7000-8000-00000000c0f0")
 PARTIES = [(relationship, side) for relationship in (ATTENDANCE, TALK) for side in Side]
 
 
+RIGHT_PARTIES = [party for party in PARTIES if party[1] is Side.RIGHT]
+
+
+def counts_seats(relationship: Relationship, side: Side) -> bool:
+    return relationship.end(side).seats is not None
+
+
+SEATED_PARTIES = [party for party in PARTIES if counts_seats(*party)]
+
+
 def party_id(party: tuple[Relationship, Side]) -> str:
     return f"{party[0].name}-{party[1].value}"
 
@@ -88,7 +98,9 @@ class State:
 class Kit(Protocol):
     relationship: Relationship
     side: Side
-    store: Store
+
+    @property
+    def store(self) -> Store: ...
 
     async def add(self, entity: UUID, capacity: int | None = None) -> None:
         """The owner makes an entity. ``capacity`` is ignored where there are no seats."""
@@ -109,10 +121,6 @@ class Kit(Protocol):
 
     async def reset(self) -> None:
         """As new."""
-
-
-def counts_seats(relationship: Relationship, side: Side) -> bool:
-    return relationship.end(side).seats is not None
 
 
 def own_of(side: Side, left: UUID, right: UUID) -> UUID:
@@ -207,10 +215,18 @@ class MemoryKit:
 # -- in PostgreSQL
 
 
-class PostgresKit:
-    """Over one connection, which may hold a transaction open: then a message is one that is still in flight."""
+class Statements(Protocol):
+    """What a connection and a service's pool of them have in common."""
 
-    def __init__(self, relationship: Relationship, side: Side, connection: asyncpg.Connection[Any]) -> None:
+    async def execute(self, query: str, *args: Any) -> str: ...
+    async def fetch(self, query: str, *args: Any) -> Any: ...
+    async def fetchrow(self, query: str, *args: Any) -> Any: ...
+
+
+class PostgresKit:
+    """Over one connection, which may hold a transaction open (then a message is one that is in flight), or a pool."""
+
+    def __init__(self, relationship: Relationship, side: Side, connection: Statements) -> None:
         self.relationship, self.side = relationship, side
         self.connection = connection
         self.store: Store = PostgresStore(relationship, side, connection)
@@ -291,9 +307,7 @@ class PostgresKit:
     async def _seats(self) -> dict[UUID, tuple[int, int]]:
         if not self._end.seats:
             return {}
-        rows = await self.connection.fetch(
-            f"SELECT {self._end.entity} AS id, capacity, taken FROM {self._name}_seat"
-        )
+        rows = await self.connection.fetch(f"SELECT {self._end.entity} AS id, capacity, taken FROM {self._name}_seat")
         return {row["id"]: (row["capacity"], row["taken"]) for row in rows}
 
 
@@ -317,7 +331,9 @@ def entity_sql(relationship: Relationship, side: Side) -> str:
         text = ENTITY_SQL[side]
     else:
         service = relationship.end(side).service
-        text = "\n".join(path.read_text() for path in sorted((ROOT / "services" / service / "migrations").glob("*.sql")))
+        text = "\n".join(
+            path.read_text() for path in sorted((ROOT / "services" / service / "migrations").glob("*.sql"))
+        )
     return text + (ROOT / "tally" / "messaging" / "sql" / "0001_outbox.sql").read_text()
 
 

@@ -4,6 +4,9 @@
 -- Each takes its lock in a statement of its own, before it reads: at READ COMMITTED the statements of a
 -- volatile function see what was committed when they begin, and CLOSE must list what it waited for.
 -- An operation's time is the first 48 bits of its id, so "its time is at most T" is "op <= last op of T".
+--
+-- Where rows are found by their operations, the status is compared as text: then no partial index fits, and a plan
+-- made while the table is small can't be one that reads all of such an index, and goes on doing so.
 
 -- The greatest id that an operation of this millisecond can have.
 CREATE FUNCTION {name}_last_op(ms bigint) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
@@ -157,15 +160,15 @@ BEGIN
     IF restoring THEN RETURN; END IF;
     --seats-- -- Seats before halves, as RECORD does: the other order deadlocks with it.
     --seats-- PERFORM 1 FROM {name}_seat s WHERE s.{right} = ANY (ARRAY (
-    --seats--     SELECT h.{right} FROM {name}_half h WHERE h.op = ANY (fresh) AND h.st = 'L'
+    --seats--     SELECT h.live_{right} FROM {name}_half h WHERE h.op = ANY (fresh)
     --seats-- )) ORDER BY s.{right} FOR UPDATE;
     WITH item AS (
         SELECT i.ord, i.op, i.op = ANY (fresh) AS fresh FROM unnest(ops) WITH ORDINALITY AS i (op, ord)
     ), locked AS (
-        SELECT h.op FROM {name}_half h WHERE h.op = ANY (fresh) AND h.st = 'L' ORDER BY h.op FOR UPDATE
+        SELECT h.op FROM {name}_half h WHERE h.op = ANY (fresh) AND h.st::text = 'L' ORDER BY h.op FOR UPDATE
     ), ended AS (
         UPDATE {name}_half h SET st = status, why = reason
-        WHERE h.op = ANY (ARRAY (SELECT l.op FROM locked l)) AND h.st = 'L'
+        WHERE h.op = ANY (ARRAY (SELECT l.op FROM locked l)) AND h.st::text = 'L'
         RETURNING h.op, h.{left} AS l, h.{right} AS r
     ), fenced AS (
         INSERT INTO {name}_half (op, st, why)
@@ -209,7 +212,7 @@ BEGIN
     SELECT m.inc, m.peer_inc, m.closed, m.restoring INTO inc, peer_inc, closed, restoring FROM {name}_mark m;
     IF restoring THEN RETURN; END IF;
     UPDATE {name}_half h SET st = 'V'
-    WHERE h.st = 'C' AND h.op = ANY (ARRAY (SELECT i.op FROM unnest(ops, incs) AS i (op, inc) WHERE i.inc = peer_inc));
+    WHERE h.st::text = 'C' AND h.op = ANY (ARRAY (SELECT i.op FROM unnest(ops, incs) AS i (op, inc) WHERE i.inc = peer_inc));
 END $$;
 
 -- CLOSE(T, S): nothing is born up to T any more; list what is live in (S, T], S being the own settled mark
@@ -231,14 +234,14 @@ BEGIN
     settled_op := {name}_last_op(coalesce(since, settled));
     SELECT array_agg(w.op) INTO live FROM (
         SELECT h.op FROM {name}_half h
-        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st = 'L'
+        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st::text = 'L'
         ORDER BY h.op LIMIT max_ops + 1
     ) w;
     IF cardinality(live) > max_ops THEN
         -- At least the first millisecond is listed whole, or the window would never move.
         upto := greatest({name}_time(live[max_ops + 1]) - 1, {name}_time(live[1]));
         SELECT array_agg(h.op ORDER BY h.op) INTO live FROM {name}_half h
-        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st = 'L';
+        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st::text = 'L';
     END IF;
     DELETE FROM {name}_half h WHERE h.ctid = ANY (ARRAY (
         SELECT v.ctid FROM {name}_half v

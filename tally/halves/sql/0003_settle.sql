@@ -15,7 +15,7 @@ BEGIN
         INSERT INTO outbox (type, subject, version, inc, data)
         SELECT '{name}.confirmed', h.op, 1, expected_inc,
                json_build_object('operation', h.op, '{left}', h.{left}, '{right}', h.{right})
-        FROM {name}_half h WHERE h.op = ANY (matched) AND h.st = 'L' ORDER BY h.op;
+        FROM {name}_half h WHERE h.op = ANY (matched) AND h.st::text = 'L' ORDER BY h.op;
         GET DIAGNOSTICS confirmed = ROW_COUNT;
     END IF;
     SELECT m.settled, m.restoring INTO settled, restoring FROM {name}_mark m;

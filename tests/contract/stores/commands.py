@@ -227,7 +227,9 @@ async def _aside(kit: Kit, asked: Any) -> wire.Founds:
 
 
 def _proofs(ops: Sequence[UUID], incs: Sequence[UUID | None], mark: Mark) -> list[wire.ProofItem]:
-    return [wire.ProofItem(op, _uuid(mark.peer_inc) if inc is None else inc) for op, inc in zip(ops, incs, strict=False)]
+    return [
+        wire.ProofItem(op, _uuid(mark.peer_inc) if inc is None else inc) for op, inc in zip(ops, incs, strict=False)
+    ]
 
 
 def _uuid(id: object) -> UUID:

@@ -6,6 +6,7 @@ The tests share an event loop, and so one connection per database.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,7 +18,7 @@ from tests.support.postgres import Databases
 from tests.support.stores import PARTIES, Kit, MemoryKit, PostgresKit, new_database, party_id
 
 Party = tuple[Relationship, Side]
-Connection = "asyncpg.Connection[asyncpg.Record]"
+Connection = Any
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import pytest
 
 from tally.protocol import messages as wire
 from tally.protocol.participant import EARLY_MAX_MS, Answer, Reason, Row
+from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, RECORDED, STALE, STRANGER, Scene, dead
-from tests.support.stores import own_of
+from tests.support.stores import SEATED_PARTIES, own_of, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -144,10 +145,10 @@ async def test_a_large_batch_is_decided_whole(scene: Scene) -> None:
 
 
 class TestSeats:
-    @pytest.fixture(autouse=True)
-    def _only_where_seats_are_counted(self, scene: Scene) -> None:
-        if not scene.has_seats:
-            pytest.skip("this side counts no seats")
+    @pytest.fixture(params=SEATED_PARTIES, ids=party_id)
+    def party(self, request: pytest.FixtureRequest) -> Party:
+        found: Party = request.param
+        return found
 
     async def test_the_last_seats_go_to_the_earliest_operations_of_a_batch(self, scene: Scene) -> None:
         entity, pairs = await scene.pairs_of_one(5, capacity=3)

@@ -8,8 +8,9 @@ from tally.halves.memory import FIRST_INC
 from tally.halves.store import VOID_KEEP_MS
 from tally.protocol.participant import Reason, Row, Status
 from tally.protocol.relationship import Side
+from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, Scene, dead
-from tests.support.stores import inc_id
+from tests.support.stores import RIGHT_PARTIES, inc_id, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -150,10 +151,10 @@ class TestForward:
 
 
 class TestSettle:
-    @pytest.fixture(autouse=True)
-    def _only_on_the_right(self, scene: Scene) -> None:
-        if scene.side is Side.LEFT:
-            pytest.skip("the right side settles")
+    @pytest.fixture(params=RIGHT_PARTIES, ids=party_id)
+    def party(self, request: pytest.FixtureRequest) -> Party:
+        found: Party = request.param
+        return found
 
     async def test_confirms_what_matched_in_the_order_of_the_operations(self, scene: Scene) -> None:
         ops = await live_at(scene, 100, 101, 102, 103)
@@ -180,9 +181,7 @@ class TestSettle:
         assert await scene.kit.told() == [("confirmed", op)]
 
     @pytest.mark.parametrize(("since", "time"), [(0, 200), (149, 200), (151, 200), (150, 150), (150, 149)])
-    async def test_is_refused_from_another_mark_and_never_goes_back(
-        self, scene: Scene, since: int, time: int
-    ) -> None:
+    async def test_is_refused_from_another_mark_and_never_goes_back(self, scene: Scene, since: int, time: int) -> None:
         (op,) = await live_at(scene, 100)
         await scene.close(200)
         await scene.settle(0, 150)
@@ -201,6 +200,13 @@ class TestSettle:
     async def test_moves_the_mark_where_nothing_matched(self, scene: Scene) -> None:
         reply = await scene.settle(0, 150)
         assert (reply.applied, reply.confirmed, reply.settled) == (True, 0, 150)
+
+    async def test_confirmed_comes_before_cancelled(self, scene: Scene) -> None:
+        op = await scene.live(100)
+        await scene.close(150)
+        await scene.settle(0, 150, [op])
+        await scene.cancel(op)
+        assert await scene.kit.told() == [("confirmed", op), ("cancelled", op)]
 
 
 class TestCancelledEvents:
@@ -239,12 +245,3 @@ class TestCancelledEvents:
         await scene.cancel(scene.op(120), scene.op(200))
         await scene.kill(scene.op(120), scene.op(200))
         assert await scene.kit.told() == []
-
-    async def test_confirmed_comes_before_cancelled(self, scene: Scene) -> None:
-        if scene.side is Side.LEFT:
-            pytest.skip("the right side tells the world")
-        op = await scene.live(100)
-        await scene.close(150)
-        await scene.settle(0, 150, [op])
-        await scene.cancel(op)
-        assert await scene.kit.told() == [("confirmed", op), ("cancelled", op)]

@@ -20,7 +20,7 @@ from tally.protocol import operation
 from tally.protocol.participant import Decision, Mark, Row
 from tally.protocol.relationship import Relationship, Side
 from tests.contract.stores.commands import Do, scripts
-from tests.support.stores import PARTIES, MemoryKit, PostgresKit, party_id
+from tests.support.stores import PARTIES, SEATED_PARTIES, MemoryKit, PostgresKit, party_id
 
 settings.register_profile("thorough", max_examples=3000)
 
@@ -37,8 +37,8 @@ class Twins:
     def __init__(self, runner: asyncio.Runner, address: str, party: Party) -> None:
         self.party = party
         self._runner = runner
-        connection = runner.run(_connect(address))
-        self._postgres = PostgresKit(*party, connection)
+        self._connection = runner.run(_connect(address))
+        self._postgres = PostgresKit(*party, self._connection)
 
     def run(self, script: list[Do], reference: type[MemoryStore] = MemoryStore) -> None:
         self._runner.run(self._compare(script, reference))
@@ -53,7 +53,7 @@ class Twins:
         assert await self._postgres.state() == await memory.state()
 
     def close(self) -> None:
-        self._runner.run(self._postgres.connection.close())
+        self._runner.run(self._connection.close())
 
 
 async def _connect(address: str) -> Any:
@@ -117,7 +117,7 @@ class LeavesTheHalvesOfADeletedEntity(MemoryStore):
         self.capacity.pop(entity, None)
 
 
-SEATED = next(party for party in PARTIES if party_id(party) == "attendance-right")
+(SEATED,) = SEATED_PARTIES
 WRONG = [
     SellsOneSeatMore,
     ForgetsThatAnEpochIsClosed,

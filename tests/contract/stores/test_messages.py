@@ -1,5 +1,7 @@
 """What a participant does with one message about one operation: each cell of the protocol's table, on each store."""
 
+from typing import Any
+
 import pytest
 
 from tally.protocol.operation import time_ms
@@ -41,9 +43,7 @@ async def test_a_message_does_and_answers_what_its_cell_of_the_table_says(
 
 @pytest.mark.parametrize("row", HELD)
 @pytest.mark.parametrize("message", Message)
-async def test_what_is_held_is_treated_alike_when_its_epoch_is_closed(
-    scene: Scene, message: Message, row: Row
-) -> None:
+async def test_what_is_held_is_treated_alike_when_its_epoch_is_closed(scene: Scene, message: Message, row: Row) -> None:
     op, pair = scene.op(), await scene.pair()
     await scene.held(row, op, pair)
     await scene.close(NOW)
@@ -57,9 +57,7 @@ async def test_what_is_held_is_treated_alike_when_its_epoch_is_closed(
 
 @pytest.mark.parametrize("row", Row)
 @pytest.mark.parametrize("message", sorted(PROVEN_BY_PEER))
-async def test_the_word_of_another_incarnation_of_the_peer_is_refused(
-    scene: Scene, message: Message, row: Row
-) -> None:
+async def test_the_word_of_another_incarnation_of_the_peer_is_refused(scene: Scene, message: Message, row: Row) -> None:
     op, pair = scene.op(), await scene.pair()
     await scene.held(row, op, pair)
     before = await scene.state()
@@ -182,8 +180,8 @@ async def test_every_reply_carries_the_mark(scene: Scene) -> None:
     await scene.close(NOW - 7)
     store = scene.kit.store
     mark = await store.mark()
-    op, pair = scene.op(), await scene.pair()
-    replies = [
+    op = scene.op()
+    replies: list[Any] = [
         await store.record([], NOW),
         await store.resolve([op]),
         await store.resolve([]),
@@ -194,5 +192,4 @@ async def test_every_reply_carries_the_mark(scene: Scene) -> None:
         await store.status([]),
         await store.find([]),
     ]
-    del pair
     assert {(reply.inc, reply.peer_inc, reply.closed) for reply in replies} == {(mark.inc, mark.peer_inc, NOW - 7)}

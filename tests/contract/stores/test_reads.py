@@ -56,16 +56,16 @@ class TestFind:
         ]
 
 
-def decoded(cards: list[bytes] | list[object]) -> list[object]:
-    return [json.loads(bytes(found)) for found in cards]  # type: ignore[call-overload]
-
-
 async def listed(
     scene: Scene, by: Side, *items: tuple[UUID, UUID | None, int]
 ) -> list[tuple[list[UUID], list[UUID], list[object]]]:
     reply = await scene.kit.store.list(wire.List(by.value, [wire.ListItem(*item) for item in items]))
     return [
-        ([UUID(op) for op in one.ops], [UUID(other) for other in one.others], decoded(list(one.entities)))
+        (
+            [UUID(op) for op in one.ops],
+            [UUID(other) for other in one.others],
+            [json.loads(bytes(card)) for card in one.entities],
+        )
         for one in reply.items
     ]
 
@@ -105,13 +105,11 @@ class TestListsOfOwnEntities:
 
 class TestListsOfThePeersEntities:
     async def test_has_one_entity_of_this_side_per_half(self, scene: Scene) -> None:
-        peers, _ = (await scene.pair())[:1], None
         pairs = [await scene.pair() for _ in range(3)]
         peer = own_of(scene.side.peer, *pairs[0])
         owns = [own_of(scene.side, *pair) for pair in pairs]
         joined = [(own, peer) if scene.side is Side.LEFT else (peer, own) for own in owns]
         ops = [await scene.live(pair=pair) for pair in reversed(joined)]
-        del peers
         (found,) = await listed(scene, scene.side.peer, (peer, None, 10))
         assert found == (ops, owns[::-1], [card(scene.relationship, scene.side, own) for own in owns[::-1]])
 

@@ -1,5 +1,7 @@
 """Incarnations: what a peer's restore changes here, and what this side does while it is being restored itself."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from tally.halves.memory import FIRST_INC
@@ -59,7 +61,7 @@ async def test_a_side_that_is_restoring_serves_no_message_and_changes_nothing(sc
     await scene.kit.set_restoring(True)
     before = await scene.state()
     store = scene.kit.store
-    messages = {
+    messages: dict[str, Callable[[], Awaitable[object]]] = {
         "record": lambda: store.record([wire.RecordItem(scene.op(), *pair)], NOW),
         "record nothing": lambda: store.record([], NOW),
         "resolve": lambda: store.resolve([scene.op()]),

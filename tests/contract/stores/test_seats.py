@@ -3,15 +3,17 @@
 import pytest
 
 from tally.protocol.participant import Message, Reason
+from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, RECORDED, STRANGER, Scene, dead
+from tests.support.stores import SEATED_PARTIES, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.fixture(autouse=True)
-def _only_where_seats_are_counted(scene: Scene) -> None:
-    if not scene.has_seats:
-        pytest.skip("this side counts no seats")
+@pytest.fixture(params=SEATED_PARTIES, ids=party_id)
+def party(request: pytest.FixtureRequest) -> Party:
+    found: Party = request.param
+    return found
 
 
 async def test_the_seat_after_the_last_is_refused_for_ever(scene: Scene) -> None:
@@ -82,7 +84,7 @@ async def test_a_capacity_below_what_is_taken_is_refused(scene: Scene) -> None:
     assert not await scene.kit.set_capacity(entity, 2)
     assert (await scene.state()).seats == {entity: (5, 3)}
     assert await scene.kit.set_capacity(entity, 3)
-    assert await scene.record((scene.op(), (await scene.pair())[:1] + (entity,))) == [dead(Reason.FULL)]
+    assert await scene.record((scene.op(), ((await scene.pair())[0], entity))) == [dead(Reason.FULL)]
 
 
 async def test_a_raised_capacity_admits_the_next(scene: Scene) -> None:

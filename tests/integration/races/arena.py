@@ -68,9 +68,7 @@ class Ground:
         if self.databases:
             return self.databases.pop()
         name = f"racer-{next(self._names)}"
-        database = Database(
-            self.address, name, pool_max=1, pool_wait_s=PATIENCE_S, statement_timeout_s=2 * PATIENCE_S
-        )
+        database = Database(self.address, name, pool_max=1, pool_wait_s=PATIENCE_S, statement_timeout_s=2 * PATIENCE_S)
         await database.start()
         return f"tally-{name}", database
 

@@ -10,12 +10,9 @@ import pytest_asyncio
 from tally.protocol.relationship import Relationship, Side
 from tests.integration.races.arena import Arena, Ground
 from tests.support.postgres import Databases
-from tests.support.stores import PARTIES, counts_seats, new_database, party_id
+from tests.support.stores import PARTIES, RIGHT_PARTIES, SEATED_PARTIES, new_database, party_id
 
 Party = tuple[Relationship, Side]
-RIGHTS = [party for party in PARTIES if party[1] is Side.RIGHT]
-SEATED = [party for party in PARTIES if counts_seats(*party)]
-
 
 
 Place = tuple[Party, int | None]
@@ -32,9 +29,9 @@ def _on(*places: Place) -> pytest.MarkDecorator:
 
 
 on_any_side = _on(*((party, None) for party in PARTIES))
-on_any_side_and_with_seats = _on(*((party, None) for party in PARTIES), *((party, 5) for party in SEATED))
-on_the_right = _on(*((party, None) for party in RIGHTS))
-with_seats = _on(*((party, 5) for party in SEATED))
+on_any_side_and_with_seats = _on(*((party, None) for party in PARTIES), *((party, 5) for party in SEATED_PARTIES))
+on_the_right = _on(*((party, None) for party in RIGHT_PARTIES))
+with_seats = _on(*((party, 5) for party in SEATED_PARTIES))
 
 
 @pytest.fixture(scope="session")

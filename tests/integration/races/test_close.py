@@ -163,5 +163,3 @@ async def test_an_ack_that_waited_for_a_rejoin_is_judged_by_the_new_incarnation(
     await held.commit()
     await soon(acking)
     assert await arena.scene.row(op) is Row.CANCELLED
-
-

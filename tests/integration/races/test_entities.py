@@ -54,17 +54,13 @@ class TestDeletion:
         kept = await arena.scene.pair(capacity=arena.capacity)
         held, racer = await arena.held(), await arena.racer()
         await held.kit.remove(entity)
-        recording = await arena.waiting(
-            racer, racer.scene.record((racer.scene.op(), gone), (racer.scene.op(), kept))
-        )
+        recording = await arena.waiting(racer, racer.scene.record((racer.scene.op(), gone), (racer.scene.op(), kept)))
         await held.commit()
         assert await soon(recording) == [dead(Reason.NOT_FOUND), RECORDED]
 
     @on_any_side_and_with_seats
     @pytest.mark.parametrize("message", [Message.KILL, Message.CANCEL])
-    async def test_waits_for_what_ends_a_half_and_leaves_that_as_it_ended(
-        self, arena: Arena, message: Message
-    ) -> None:
+    async def test_waits_for_what_ends_a_half_and_leaves_that_as_it_ended(self, arena: Arena, message: Message) -> None:
         entity, (pair,) = await arena.scene.pairs_of_one(1, arena.capacity)
         op = await arena.scene.live(pair=pair)
         held, racer = await arena.held(), await arena.racer()
@@ -125,11 +121,7 @@ class TestDeletion:
             racer.scene.record(*[(racer.scene.op(), pairs[i]) for _, pairs in entities])
             for i, racer in enumerate(recorders)
         ]
-        deleting = [
-            racer.kit.remove(entity)
-            for i, racer in enumerate(deleters)
-            for entity, _ in entities[i::2]
-        ]
+        deleting = [racer.kit.remove(entity) for i, racer in enumerate(deleters) for entity, _ in entities[i::2]]
         async with asyncio.timeout(20):
             await asyncio.gather(*recording, *deleting)
         state = await arena.scene.state()

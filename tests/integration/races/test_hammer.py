@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
@@ -105,10 +106,8 @@ async def remove(world: World, racer: Racer) -> None:
 
 
 async def add(world: World, racer: Racer) -> None:
-    try:
+    with suppress(asyncpg.UniqueViolationError):  # it is there
         await racer.kit.add(world.entity(), world.random.choice([None, 1, 3]))
-    except asyncpg.UniqueViolationError:
-        pass  # it is there
 
 
 async def change_capacity(world: World, racer: Racer) -> None:

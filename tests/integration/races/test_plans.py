@@ -16,7 +16,7 @@ import pytest
 
 from tally.halves.memory import FIRST_INC
 from tally.protocol import messages as wire
-from tally.protocol.relationship import Side
+from tally.protocol.relationship import Relationship, Side
 from tests.contract.stores.scene import Scene
 from tests.support.postgres import Databases
 from tests.support.stores import (
@@ -32,6 +32,8 @@ from tests.support.stores import (
 )
 
 pytestmark = pytest.mark.asyncio
+
+Party = tuple[Relationship, Side]
 
 LEFTS, RIGHTS, HALVES = 10_000, 2_000, 50_000
 BATCH = 16
@@ -49,7 +51,7 @@ def _id(first: UUID, number: str) -> str:
     return f"(left('{first}', 24) || lpad(to_hex({number}), 12, '0'))::uuid"
 
 
-async def _fill(connection: Any, relationship: Any, side: Side) -> None:
+async def _fill(connection: Any, relationship: Relationship, side: Side) -> None:
     """Entities and halves as a year of use might leave them, without an ANALYZE."""
     left, right = relationship.left.entity, relationship.right.entity
     own = relationship.end(side).entity
@@ -61,7 +63,7 @@ async def _fill(connection: Any, relationship: Any, side: Side) -> None:
         "event": "INSERT INTO event (id, conference_id, seq, capacity) "
         f"SELECT {_id(right_id(0), 'i')}, '{CONFERENCE}', i, CASE WHEN i % 2 = 0 THEN 1000 END",
     }
-    await connection.execute(f"{values[own]} FROM generate_series(1, {own_of(side, LEFTS, RIGHTS)}) i")  # type: ignore[arg-type]
+    await connection.execute(f"{values[own]} FROM generate_series(1, {LEFTS if side is Side.LEFT else RIGHTS}) i")
     first = op_at(OLD)
     await connection.execute(
         f"INSERT INTO {relationship.name}_half (op, {left}, {right}, st, why) "
@@ -98,9 +100,7 @@ def _messages(scene: Scene, start: int) -> dict[str, Callable[[], Awaitable[obje
         "status": lambda: store.status(old),
         "find": lambda: store.find([wire.PairItem(*pair) for pair in pairs]),
         "list by own": lambda: store.list(wire.List(side.value, [wire.ListItem(id, None, 5) for id in owns])),
-        "list by peer": lambda: store.list(
-            wire.List(side.peer.value, [wire.ListItem(id, None, 5) for id in peers])
-        ),
+        "list by peer": lambda: store.list(wire.List(side.peer.value, [wire.ListItem(id, None, 5) for id in peers])),
         "delete an entity": lambda: scene.kit.remove(owns[0]),
     }
     if side is Side.RIGHT:
@@ -113,7 +113,7 @@ def _messages(scene: Scene, start: int) -> dict[str, Callable[[], Awaitable[obje
 class Visitor:
     """A connection and how much each of its messages reads; what they write is rolled back."""
 
-    def __init__(self, party: Any, connection: Any) -> None:
+    def __init__(self, party: Party, connection: Any) -> None:
         self._connection = connection
         self._scene = Scene(PostgresKit(*party, connection))
 
@@ -132,7 +132,7 @@ class Visitor:
 
 
 @pytest.mark.parametrize("party", PARTIES[:2], ids=party_id)
-async def test_no_message_reads_more_than_it_is_about(party: Any, large_addresses: dict[Any, str]) -> None:
+async def test_no_message_reads_more_than_it_is_about(party: Party, large_addresses: dict[Party, str]) -> None:
     connections = [await asyncpg.connect(large_addresses[party]) for _ in range(3)]
     try:
         planned_when_empty, before_analyze, after_analyze = [Visitor(party, connection) for connection in connections]
@@ -153,5 +153,5 @@ async def test_no_message_reads_more_than_it_is_about(party: Any, large_addresse
 
 
 @pytest.fixture
-def large_addresses(dsn: Databases) -> dict[Any, str]:
+def large_addresses(dsn: Databases) -> dict[Party, str]:
     return {party: new_database(dsn, *party) for party in PARTIES[:2]}

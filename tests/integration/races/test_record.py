@@ -68,9 +68,7 @@ async def test_the_others_of_a_batch_are_recorded_when_one_of_them_waited_and_lo
 
 @on_any_side_and_with_seats
 @pytest.mark.parametrize("message", [Message.KILL, Message.CANCEL])
-async def test_what_ends_an_operation_waits_for_its_record_in_flight(
-    arena: Arena, message: Message
-) -> None:
+async def test_what_ends_an_operation_waits_for_its_record_in_flight(arena: Arena, message: Message) -> None:
     pair, op = await arena.scene.pair(capacity=arena.capacity), arena.scene.op()
     held, racer = await arena.held(), await arena.racer()
     await held.scene.record((op, pair))
@@ -102,9 +100,7 @@ async def test_resolve_waits_for_a_record_in_flight_and_finds_it_recorded(arena:
         (Message.CANCEL, Reason.CANCELLED),
     ],
 )
-async def test_a_record_waits_for_its_fence_in_flight_and_is_dead(
-    arena: Arena, message: Message, why: Reason
-) -> None:
+async def test_a_record_waits_for_its_fence_in_flight_and_is_dead(arena: Arena, message: Message, why: Reason) -> None:
     pair, op = await arena.scene.pair(capacity=arena.capacity), arena.scene.op()
     held, racer = await arena.held(), await arena.racer()
     await held.scene.send(message, op, pair)

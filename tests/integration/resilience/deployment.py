@@ -1,7 +1,7 @@
 """A running stack as these tests use it: requests as a client makes them, and what its signals say of it.
 
-Assumes that the stack does not start anybody again by itself, and that the fault switch is on. A moment is waited for by
-what the services tell (a breaker's state, a counter), never by time.
+Assumes that the stack does not start anybody again by itself, and that the fault switch is on. A moment is waited for
+by what the services tell (a breaker's state, a counter), never by time.
 """
 
 from __future__ import annotations
@@ -148,6 +148,13 @@ class Deployment:
             return {one["state"] for one in (await self.breakers()).values()} == {"closed"}
 
         await until(closed, "every breaker is closed")
+
+    async def emptied(self) -> None:
+        """Delete every author and conference."""
+        for service, path in (("author", "/author"), ("conference", "/conference")):
+            while items := (await self.ask(service, "GET", f"{path}?limit=100")).body["items"]:
+                gone = (self.ask(service, "DELETE", f"{path}/{item['id']}?cascade=true") for item in items)
+                assert {answer.status for answer in await asyncio.gather(*gone)} == {204}
 
     # -- databases
 

@@ -1,4 +1,4 @@
-"""A running stack as a test sees it: its entities, what both databases hold, what both directions show, named moments."""
+"""A running stack as a test sees it: its entities, what both databases hold and both directions show, named moments."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ async def test_a_settler_that_is_killed_is_replaced_and_every_operation_is_confi
 ) -> None:
     event = stage.event()
     pairs = [(UUID(author), UUID(event)) for author in stage.authors(8)]
-    recorded = recording(stage, tmp_path)
+    recorded = recording(stage, tmp_path, pairs)
     async with recorded.client() as client:
         await asyncio.gather(*(storm(client, pairs, Random(i), STORM_S) for i in range(4)))
         # What was created last is not confirmed yet. Its settler dies, and the other process goes on.

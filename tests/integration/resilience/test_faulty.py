@@ -1,0 +1,53 @@
+"""Errors, resets and cut answers under load: retries keep to their budget, outcomes add up, both databases agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.resilience.deployment import Deployment
+from tests.integration.resilience.recorded import Load, judged, recorded
+
+SECONDS = 3.0
+INTERNAL = "/internal/attendance/"
+RETRY_FLOOR = 4
+"""0.2 a second beside the share, for as long as the load and its preparation take."""
+
+KINDS = ("read", "write")
+
+
+def fault(kind: str, rate: float, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "rate": rate, "path": INTERNAL, **more}
+
+
+async def test_with_half_of_the_calls_failing_retries_are_a_tenth_and_every_outcome_is_told_and_true(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    # Without the breakers, which alone would end nearly all calls: it is the budget that has to hold.
+    for kind in KINDS:
+        deployment.operator.force("gateway", "conference", kind, "forced_closed")
+    try:
+        sent = await deployment.attempts("gateway", "conference")
+        retried = await deployment.metric("gateway", "tally_retries_total", peer="conference")
+        load = Load({"conference": [fault("error", 0.5)]}, SECONDS, tmp_path / "errors.jsonl")
+        history = await recorded(deployment, load)
+        attempts = await deployment.attempts("gateway", "conference") - sent
+        again = await deployment.metric("gateway", "tally_retries_total", peer="conference") - retried
+    finally:
+        for kind in KINDS:
+            deployment.operator.force("gateway", "conference", kind, "auto")
+    outcomes = judged(history)
+    assert again <= 0.1 * (attempts - again) + RETRY_FLOOR
+    assert again > 0
+    assert outcomes["done"] > 0
+
+
+@pytest.mark.parametrize("service", ["author", "conference"])
+async def test_answers_that_are_cut_and_connections_that_are_reset_lose_nothing(
+    deployment: Deployment, tmp_path: Path, service: str
+) -> None:
+    faults = [fault("reset", 0.1, seed=1), fault("cut", 0.15, seed=2), fault("duplicate", 0.2, seed=3)]
+    history = await recorded(deployment, Load({service: faults}, SECONDS, tmp_path / "cuts.jsonl"))
+    assert judged(history)["done"] > 0
