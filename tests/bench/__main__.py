@@ -52,7 +52,7 @@ class Plan:
 
 
 @click.command()
-@click.option("--candidates", "letters", default="abcd", show_default=True, help="Which, and in which order.")
+@click.option("--candidates", "letters", default="abcde", show_default=True, help="Which, and in which order.")
 @click.option(
     "--clients", multiple=True, type=click.IntRange(1, 1000), help="Repeatable. [default: 1, 16, 64]"
 )

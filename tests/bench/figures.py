@@ -87,6 +87,10 @@ TARGETS = (
         name="processor time of all Tally processes per create at 64 clients",
         level=MANY_CREATES, measured=services_cpu_us, sense="≤", limit=400, unit="µs",
     ),
+    Target(
+        name="creates per second at 64 clients, (d) / (e): the resilience layer",
+        level=MANY_CREATES, measured=per_second, over="e", sense="≥", limit=0.9, unit="x",
+    ),
 )  # fmt: skip
 
 

@@ -32,8 +32,10 @@ from tests.support.talks import ENTITY_SQL, TALK
 ROOT = Path(__file__).parents[2]
 CONFERENCE = UUID("00000000-0000-7000-8000-00000000c0f0")
 
+Party = tuple[Relationship, Side]
+
 #: What every suite of stores runs on.
-PARTIES = [(relationship, side) for relationship in (ATTENDANCE, TALK) for side in Side]
+PARTIES: list[Party] = [(relationship, side) for relationship in (ATTENDANCE, TALK) for side in Side]
 
 
 RIGHT_PARTIES = [party for party in PARTIES if party[1] is Side.RIGHT]
@@ -46,7 +48,7 @@ def counts_seats(relationship: Relationship, side: Side) -> bool:
 SEATED_PARTIES = [party for party in PARTIES if counts_seats(*party)]
 
 
-def party_id(party: tuple[Relationship, Side]) -> str:
+def party_id(party: Party) -> str:
     return f"{party[0].name}-{party[1].value}"
 
 

@@ -310,7 +310,8 @@ BEGIN
     ) h ON true;
 END $$;
 
--- The live halves of entities of this side, with the entity itself.
+-- The live halves of entities of this side, with the entity itself. The range is written so that only the index of
+-- the entity has this order: that of the operations has "op > after ORDER BY op" as well, and reads everybody's.
 CREATE FUNCTION {name}_list_own(ids uuid[], afters uuid[], maxima int[]) RETURNS TABLE (
     inc uuid, peer_inc uuid, closed bigint, restoring boolean, ops text[], others text[], card text
 ) LANGUAGE plpgsql STABLE {plans} AS $$
@@ -324,7 +325,8 @@ BEGIN
     CROSS JOIN LATERAL (
         SELECT array_agg(h.op::text ORDER BY h.op) AS ops, array_agg(h.{other}::text ORDER BY h.op) AS others FROM (
             SELECT h.op, h.{other} FROM {name}_half h
-            WHERE h.live_{own} = i.id AND h.op > i.after ORDER BY h.op LIMIT i.max
+            WHERE (h.live_{own}, h.op) > (i.id, i.after) AND h.live_{own} <= i.id
+            ORDER BY h.live_{own}, h.op LIMIT i.max
         ) h
     ) x
     ORDER BY i.ord;
@@ -345,7 +347,8 @@ BEGIN
                array_agg(c.card ORDER BY h.op) AS cards
         FROM (
             SELECT h.op, h.{own} FROM {name}_half h
-            WHERE h.{other} = i.id AND h.why IS NULL AND h.op > i.after ORDER BY h.op LIMIT i.max
+            WHERE (h.{other}, h.op) > (i.id, i.after) AND h.{other} <= i.id AND h.why IS NULL
+            ORDER BY h.{other}, h.op LIMIT i.max
         ) h
         CROSS JOIN LATERAL (SELECT c.card::text FROM {own}_card c WHERE c.id = h.{own} LIMIT 1) c
     ) x

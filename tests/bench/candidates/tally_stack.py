@@ -1,9 +1,10 @@
 """(d) Tally: the stack that `make run` starts, on ports and in a folder of its own, with default settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from tally.local.stack import LocalStack, free_ports
+from tests.bench import bare
 from tests.bench.candidates.candidate import Candidate, Ground
 from tests.bench.databases import Database, load_entities
 
@@ -14,10 +15,23 @@ ENVIRONMENT = {"TALLY_ACCESS_LOG": "errors", "TALLY_LOG_FORMAT": "json"}
 
 @contextmanager
 def tally_stack(ground: Ground) -> Iterator[Candidate]:
+    with _stack(ground, ground.environment, "d", "Tally") as candidate:
+        yield candidate
+
+
+@contextmanager
+def bare_stack(ground: Ground) -> Iterator[Candidate]:
+    """(e) The same without the resilience layer: what the layer costs is (d) beside it."""
+    with _stack(ground, bare.environment(ground.environment), "e", "Tally, bare") as candidate:
+        yield candidate
+
+
+@contextmanager
+def _stack(ground: Ground, environment: Mapping[str, str], letter: str, title: str) -> Iterator[Candidate]:
     stack = LocalStack(
         ground.folder,
         ports=free_ports(),
-        env={**ground.environment, **ENVIRONMENT},
+        env={**environment, **ENVIRONMENT},
         supervise=False,  # Who dies is to be seen in the figures.
         durable=True,
     )
@@ -25,8 +39,8 @@ def tally_stack(ground: Ground) -> Iterator[Candidate]:
         author, conference = Database(stack.dsn("author")), Database(stack.dsn("conference"))
         load_entities(author, conference)
         yield Candidate(
-            letter="d",
-            title="Tally",
+            letter=letter,
+            title=title,
             works=frozenset({"create", "read"}),
             author=author,
             conference=conference,

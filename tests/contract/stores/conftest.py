@@ -12,12 +12,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tally.protocol.relationship import Relationship, Side
 from tests.contract.stores.scene import Scene
 from tests.support.postgres import Databases
-from tests.support.stores import PARTIES, Kit, MemoryKit, PostgresKit, new_database, party_id
+from tests.support.stores import PARTIES, Kit, MemoryKit, Party, PostgresKit, new_database, party_id
 
-Party = tuple[Relationship, Side]
 Connection = Any
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from tally.protocol import messages as wire
 from tally.protocol.participant import EARLY_MAX_MS, Answer, Reason, Row
-from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, RECORDED, STALE, STRANGER, Scene, dead
-from tests.support.stores import SEATED_PARTIES, own_of, party_id
+from tests.support.stores import SEATED_PARTIES, Party, own_of, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,9 +8,8 @@ from tally.halves.memory import FIRST_INC
 from tally.halves.store import VOID_KEEP_MS
 from tally.protocol.participant import Reason, Row, Status
 from tally.protocol.relationship import Side
-from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, Scene, dead
-from tests.support.stores import RIGHT_PARTIES, inc_id, party_id
+from tests.support.stores import RIGHT_PARTIES, Party, inc_id, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

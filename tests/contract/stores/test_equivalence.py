@@ -18,13 +18,11 @@ from tally.halves.memory import MemoryStore
 from tally.protocol import messages as wire
 from tally.protocol import operation
 from tally.protocol.participant import Decision, Mark, Row
-from tally.protocol.relationship import Relationship, Side
 from tests.contract.stores.commands import Do, scripts
-from tests.support.stores import PARTIES, SEATED_PARTIES, MemoryKit, PostgresKit, party_id
+from tests.support.stores import PARTIES, SEATED_PARTIES, MemoryKit, Party, PostgresKit, party_id
 
 settings.register_profile("thorough", max_examples=3000)
 
-Party = tuple[Relationship, Side]
 EVERY_EXAMPLE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

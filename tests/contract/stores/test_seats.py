@@ -3,9 +3,8 @@
 import pytest
 
 from tally.protocol.participant import Message, Reason
-from tests.contract.stores.conftest import Party
 from tests.contract.stores.scene import NOW, RECORDED, STRANGER, Scene, dead
-from tests.support.stores import SEATED_PARTIES, party_id
+from tests.support.stores import SEATED_PARTIES, Party, party_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -13,11 +13,11 @@ from itertools import count
 from typing import Any, TypeVar
 
 import asyncpg
+import pytest
 
 from tally.chassis.database import Database
-from tally.protocol.relationship import Relationship, Side
 from tests.contract.stores.scene import Scene
-from tests.support.stores import PostgresKit
+from tests.support.stores import PARTIES, RIGHT_PARTIES, SEATED_PARTIES, Party, PostgresKit, party_id
 
 T = TypeVar("T")
 Connection = Any  # asyncpg's, whose own type is generic only to the type checker
@@ -54,7 +54,7 @@ class Racer:
 class Ground:
     """One database of a party. Its connections outlive a race: to make one costs more than most races."""
 
-    def __init__(self, address: str, party: tuple[Relationship, Side]) -> None:
+    def __init__(self, address: str, party: Party) -> None:
         self.address, self.party = address, party
         self.connections: list[Connection] = []
         self.databases: list[tuple[str, Database]] = []
@@ -161,3 +161,24 @@ class Arena:
 async def soon(task: asyncio.Task[T]) -> T:
     async with asyncio.timeout(PATIENCE_S):
         return await task
+
+
+# -- which parties a race is about
+
+Place = tuple[Party, int | None]
+
+
+def _place_id(place: Place) -> str:
+    party, capacity = place
+    return party_id(party) + ("" if capacity is None else "-seated")
+
+
+def _on(*places: Place) -> pytest.MarkDecorator:
+    """The arenas of a race: a party, and the capacity of the entities in it."""
+    return pytest.mark.parametrize("arena", places, ids=_place_id, indirect=True)
+
+
+on_any_side = _on(*((party, None) for party in PARTIES))
+on_any_side_and_with_seats = _on(*((party, None) for party in PARTIES), *((party, 5) for party in SEATED_PARTIES))
+on_the_right = _on(*((party, None) for party in RIGHT_PARTIES))
+with_seats = _on(*((party, 5) for party in SEATED_PARTIES))

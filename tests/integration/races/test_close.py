@@ -8,8 +8,7 @@ from tally.halves.memory import FIRST_INC
 from tally.protocol import messages as wire
 from tally.protocol.participant import Message, Reason, Row
 from tests.contract.stores.scene import NOW, RECORDED, STALE, dead
-from tests.integration.races.arena import Arena, soon
-from tests.integration.races.conftest import on_any_side, on_the_right
+from tests.integration.races.arena import Arena, on_any_side, on_the_right, soon
 from tests.support.stores import inc_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

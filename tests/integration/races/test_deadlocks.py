@@ -8,8 +8,7 @@ import pytest
 
 from tally.protocol.participant import Reason
 from tests.contract.stores.scene import RECORDED, dead
-from tests.integration.races.arena import Arena, soon
-from tests.integration.races.conftest import on_any_side, on_any_side_and_with_seats, with_seats
+from tests.integration.races.arena import Arena, on_any_side, on_any_side_and_with_seats, soon, with_seats
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

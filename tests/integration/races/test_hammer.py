@@ -16,8 +16,7 @@ from tally.protocol import messages as wire
 from tally.protocol.operation import time_ms
 from tally.protocol.participant import Answer
 from tally.protocol.relationship import Side
-from tests.integration.races.arena import Arena, Racer
-from tests.integration.races.conftest import on_any_side
+from tests.integration.races.arena import Arena, Racer, on_any_side
 from tests.support.stores import State, counts_seats, left_id, op_at, own_of, right_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -57,12 +57,18 @@ class Deployment:
     # -- requests
 
     async def ask(
-        self, service: str, method: str, path: str, body: Any = None, *, admin: bool = False, **headers: str
+        self,
+        service: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        admin: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         url = (self.stack.admin_urls if admin else self.stack.urls)[service] + path
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
         began_s = time.monotonic()
-        async with self.session.request(method, url, json=body, headers=named) as answer:
+        async with self.session.request(method, url, json=body, headers=headers) as answer:
             content: Any = await answer.read()
             if "json" in answer.content_type:
                 content = await answer.json(content_type=None)
@@ -81,10 +87,10 @@ class Deployment:
         return str(made.body["id"])
 
     async def create(self, event: str, author: str, **headers: str) -> Answer:
-        return await self.ask("gateway", "PUT", f"/event/{event}/attendance/{author}", **headers)
+        return await self.ask("gateway", "PUT", f"/event/{event}/attendance/{author}", headers=headers)
 
     async def attendees(self, event: str, **headers: str) -> Answer:
-        return await self.ask("gateway", "GET", f"/event/{event}/attendance", **headers)
+        return await self.ask("gateway", "GET", f"/event/{event}/attendance", headers=headers)
 
     async def operation(self, op: str) -> str:
         """The state that an operation's address tells."""
@@ -93,7 +99,7 @@ class Deployment:
     # -- signals
 
     async def metric(self, service: str, name: str, **labels: str) -> float:
-        text = (await self.ask(service, "GET", "/metrics", admin=True, Accept="text/plain")).body.decode()
+        text = (await self.ask(service, "GET", "/metrics", admin=True)).body.decode()
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.resilience.deployment import Deployment
 from tests.integration.resilience.recorded import Load, judged, recorded
 
-SECONDS = 3.0
+SECONDS = 2.0
 INTERNAL = "/internal/attendance/"
 RETRY_FLOOR = 4
 """0.2 a second beside the share, for as long as the load and its preparation take."""
@@ -22,29 +22,31 @@ def fault(kind: str, rate: float, **more: Any) -> dict[str, Any]:
     return {"kind": kind, "rate": rate, "path": INTERNAL, **more}
 
 
+@pytest.mark.parametrize("kind", ["reset", pytest.param("error", marks=pytest.mark.chaos)])
 async def test_with_half_of_the_calls_failing_retries_are_a_tenth_and_every_outcome_is_told_and_true(
-    deployment: Deployment, tmp_path: Path
+    deployment: Deployment, tmp_path: Path, kind: str
 ) -> None:
     # Without the breakers, which alone would end nearly all calls: it is the budget that has to hold.
-    for kind in KINDS:
-        deployment.operator.force("gateway", "conference", kind, "forced_closed")
+    for calls in KINDS:
+        deployment.operator.force("gateway", "conference", calls, "forced_closed")
     try:
         sent = await deployment.attempts("gateway", "conference")
         retried = await deployment.metric("gateway", "tally_retries_total", peer="conference")
-        load = Load({"conference": [fault("error", 0.5)]}, SECONDS, tmp_path / "errors.jsonl")
+        load = Load({"conference": [fault(kind, 0.5)]}, SECONDS, tmp_path / "half.jsonl")
         history = await recorded(deployment, load)
         attempts = await deployment.attempts("gateway", "conference") - sent
         again = await deployment.metric("gateway", "tally_retries_total", peer="conference") - retried
     finally:
-        for kind in KINDS:
-            deployment.operator.force("gateway", "conference", kind, "auto")
+        for calls in KINDS:
+            deployment.operator.force("gateway", "conference", calls, "auto")
     outcomes = judged(history)
     assert again <= 0.1 * (attempts - again) + RETRY_FLOOR
-    assert again > 0
+    assert (again > 0) is (kind == "reset")  # a problem of the peer's own would be the same the next time
+    print(f"{kind}: {attempts:.0f} calls, {again:.0f} of them again; {dict(outcomes)}")
     assert outcomes["done"] > 0
 
 
-@pytest.mark.parametrize("service", ["author", "conference"])
+@pytest.mark.parametrize("service", ["conference", pytest.param("author", marks=pytest.mark.chaos)])
 async def test_answers_that_are_cut_and_connections_that_are_reset_lose_nothing(
     deployment: Deployment, tmp_path: Path, service: str
 ) -> None:

@@ -31,7 +31,7 @@ async def test_if_a_side_has_committed_and_says_nothing_more_the_outcome_is_unkn
     op = answer.body["operation"]
     assert await deployment.operation(op) in ("unknown", "refused")  # it does not invent an outcome
     await deployment.faults(service)
-    told = []
+    told: list[str] = []
 
     async def decided() -> bool:
         told[:] = [await deployment.operation(op)]

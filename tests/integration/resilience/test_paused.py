@@ -1,4 +1,4 @@
-"""The conference service holds its connections and answers nobody, under load: nobody waits longer than the deadline."""
+"""The conference service holds its connections and answers nobody, under load: nobody waits past the deadline."""
 
 from __future__ import annotations
 

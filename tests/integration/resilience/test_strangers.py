@@ -48,7 +48,7 @@ class Forger:
             "of another issuer": (self.signed(iss="somebody"), 401, "issuer"),
             "forged": (self.signed(Ed25519PrivateKey.generate()), 401, "signature"),
             "of an unknown key": (self.signed(kid="nobody"), 401, "unknown-key"),
-            "unsigned": (jwt.encode(self._claims, None, "none", headers={"kid": self._kid}), 401, "algorithm"),
+            "unsigned": (jwt.encode(self._claims, "", "none", headers={"kid": self._kid}), 401, "algorithm"),
             "signed by a secret": (self.signed("a shared secret of 32 bytes or more", "HS256"), 401, "algorithm"),
             "from a service that may not": (self._deployment.token("author", self._audience), 403, "caller"),
             "from an operator": (self._deployment.token("operator", self._audience), 403, "caller"),
@@ -70,17 +70,19 @@ async def test_a_wrong_token_at_an_internal_endpoint_is_refused_and_counted_and_
     deployment: Deployment, service: str
 ) -> None:
     author, event = await deployment.author(), await deployment.event()
-    op = operation.make(int(time.time() * 1000), 1)
-    body = {"items": [[str(op), author, event]]}
+    ops: list[str] = []
 
     async def record(headers: dict[str, str]) -> Answer:
-        return await deployment.ask(service, "POST", "/internal/attendance/record", body, **headers)
+        # A fresh operation each time: one of seconds ago would be refused for its age.
+        ops.append(str(operation.make(int(time.time() * 1000), len(ops))))
+        body = {"items": [[ops[-1], author, event]]}
+        return await deployment.ask(service, "POST", "/internal/attendance/record", body, headers=headers)
 
     await refused(deployment, service, record)
     assert await deployment.live(service, "author", author) == set()
     good = {"Authorization": f"Bearer {deployment.token('gateway', service)}"}
     assert (await record(good)).status == 200  # it was the token, not the message
-    assert await deployment.live(service, "author", author) == {str(op)}
+    assert await deployment.live(service, "author", author) == {ops[-1]}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -102,7 +104,7 @@ async def test_admin_endpoints_are_for_operators(deployment: Deployment, service
             ("GET", "/admin/breakers", None),
             ("PUT", "/admin/breakers/author/write", {"mode": "forced_open"}),
         ]:
-            answer = await deployment.ask(service, method, path, body, admin=True, **headers)
+            answer = await deployment.ask(service, method, path, body, admin=True, headers=headers)
             assert answer.status == status, (method, path)
     assert deployment.operator.faults(service) == []
     assert {one["mode"] for one in (await deployment.breakers(service)).values()} <= {"auto"}
@@ -117,7 +119,7 @@ async def test_no_key_token_or_password_is_in_a_log_a_metric_or_a_problem(deploy
         for service in (*SERVICES, "gateway"):
             headers = {"Authorization": f"Bearer {token}"}
             for admin, path in ((False, "/internal/attendance/status"), (True, "/admin/breakers")):
-                answer = await deployment.ask(service, "POST", path, {"items": []}, admin=admin, **headers)
+                answer = await deployment.ask(service, "POST", path, {"items": []}, admin=admin, headers=headers)
                 told.append(str((answer.body, dict(answer.headers))))
     for service in (*SERVICES, "gateway"):
         told.append((await deployment.ask(service, "GET", "/metrics", admin=True)).body.decode())

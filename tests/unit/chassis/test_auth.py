@@ -445,7 +445,8 @@ async def test_guards_can_be_switched_off_by_a_setting_only() -> None:
 
 
 def test_a_service_takes_its_tokens_from_where_its_settings_say(tmp_path: Path) -> None:
-    clock, check = OwnClock(), {"port": 0, "token_check": "off"}
+    clock = OwnClock()
+    check: dict[str, Any] = {"port": 0, "token_check": "off"}
     key, _ = _made(tmp_path)
     assert token_source(GuardedSettings(**check), "gateway", clock) is None
     minted = token_source(GuardedSettings(**check, token_key_file=str(key)), "gateway", clock)
@@ -460,14 +461,14 @@ def test_a_service_takes_its_tokens_from_where_its_settings_say(tmp_path: Path) 
 # --- the public's identity provider
 
 
-def public_routes(trust: Trust, handler: Handler, signals: Signals, **more: str) -> dict[str, Route]:
+def public_routes(trust: Trust, handler: Handler, signals: Signals, **more: Any) -> dict[str, Route]:
     settings = GuardedSettings(port=0, token_check="off", **more)
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
     routes = [Route(method, "/x", handler, "X", tags=()) for method in methods]
     return {route.method: route for route in identified(routes, settings, trust.clock, signals)}
 
 
-def provided(trust: Trust) -> dict[str, str]:
+def provided(trust: Trust) -> dict[str, Any]:
     return {"public_jwks": str(trust.file), "public_issuer": "https://id.example", "public_audience": "tally"}
 
 
