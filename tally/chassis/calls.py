@@ -9,6 +9,7 @@ Assumes that everything sent is idempotent: the protocol's messages all are.
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -74,7 +75,7 @@ class Calls:
             call = functools.partial(self._client.post, peer, path, body, kind=kind, deadline=own)
             if kind != READ or not self._hedge_settings.enabled:
                 return await call()
-            return await hedged(call, self._hedge(peer), clock=self._clock.monotonic_s, accept=_is_reply)
+            return await self._hedged(peer, call)
 
         outcome = await self._within_policy(peer, kind, attempt, deadline)
         if isinstance(outcome, Reply | Rejected):
@@ -96,11 +97,16 @@ class Calls:
             case _:
                 return result
 
-    def _hedge(self, peer: str) -> Hedge:
-        hedge = self._hedges.get(peer)
-        if hedge is None:
-            hedge = self._hedges[peer] = Hedge(self._hedge_settings)
-        return hedge
+    async def _hedged(self, peer: str, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        hedge = self._hedges.setdefault(peer, Hedge(self._hedge_settings))
+        copies = itertools.count(1)
+
+        def copy() -> Awaitable[Outcome]:
+            if next(copies) > 1:
+                self._signals.hedges_total(peer).inc()
+            return call()
+
+        return await hedged(copy, hedge, clock=self._clock.monotonic_s, accept=_is_reply)
 
     def silent_since_ms(self, peer: str) -> int | None:
         """Since when (Unix milliseconds) ``peer`` has answered no call; None if the last one was answered."""
@@ -128,6 +134,7 @@ class Calls:
         signals.bulkhead_rejections_total.initialise(peer=[peer], kind=kinds)
         signals.retries_total.initialise(peer=[peer], reason=[failure.value for failure in Failure])
         signals.retries_refused_total.initialise(peer=[peer])
+        signals.hedges_total.initialise(peer=[peer])
         for kind in kinds:
             shared = self.policies.get(peer, kind)
             signals.breaker_state(peer, kind).set(_STATE_NUMBERS[shared.breaker.state])

@@ -280,7 +280,7 @@ class Signals:
     requests_in_flight = _gauge("Public requests under way now.")
     requests_limit = _gauge("How many public requests may be under way at once, as found by measuring.")
     shed_total = _counter("Requests refused early because of load, by what was full.", "reason")
-    hedges_total = _counter("Second calls made because the first was slow, by which one won.", "peer", "outcome")
+    hedges_total = _counter("Reads sent a second time because the first was slow.", "peer")
     degraded_reads_total = _counter("Reads answered without one of the services, by which one.", "operation", "peer")
     settlement_lag_seconds = _gauge(
         "The age of the newest epoch that has been settled: how long a lone half may live.", "relationship"

@@ -309,12 +309,29 @@ class RelationRoutes:
 
 
 def _unavailable(missing: outcome.Unavailable | Missing) -> Problem:
+    """Nothing was recorded for a write that ends so; a read has nothing to record."""
+    why = _IN_WORDS.get(missing.reason, missing.reason)
+    recorded = "" if isinstance(missing, Missing) else " Nothing was recorded."
     return Problem(
         "service-unavailable",
-        f"The {missing.service} service can't be reached: {missing.reason}. Nothing was recorded.",
+        f"The {missing.service} service can't be reached: {why}.{recorded}",
         service=missing.service,
         retry_after_s=missing.retry_after_s,
     )
+
+
+#: Why a call was not answered, as a person says it.
+_IN_WORDS = {
+    "breaker_open": "it failed too often, and is tried again soon",
+    "bulkhead_full": "too many requests are waiting for it",
+    "deadline_passed": "the time was over",
+    "refused": "it refuses connections",
+    "dns": "its name can't be resolved",
+    "no-connection": "no connection was made in time",
+    "timeout": "it did not answer in time",
+    "reset": "it cut the connection",
+    "cut-short": "it cut its answer short",
+}
 
 
 def _link(request: Request, next: str | None) -> dict[str, str] | None:
@@ -326,4 +343,4 @@ def _link(request: Request, next: str | None) -> dict[str, str] | None:
 
 def _degraded(missing: Missing) -> Degraded:
     since = None if missing.since_ms is None else datetime.fromtimestamp(missing.since_ms / 1000, UTC)
-    return Degraded(missing.service, missing.reason, since)
+    return Degraded(missing.service, _IN_WORDS.get(missing.reason, missing.reason), since)

@@ -87,11 +87,13 @@ def _window(fault: Fault, healed: Healed | None) -> tuple[int, int]:
 
 
 def _again(history: History, requests: Sequence[Request], spans: Sequence[tuple[int, int]]) -> str:
-    """From a healing to the first create that was done, if nobody was struck meanwhile: shortest and longest."""
-    strikes = [fault.at_ns for fault, _ in history.faults]
+    """From a healing to the first create that was done, if nobody else was struck then: shortest and longest."""
+    windows = [_window(*fault) for fault in history.faults]
     took_s = []
     for _, healed_ns in spans:
-        until_ns = min((at_ns for at_ns in strikes if at_ns > healed_ns), default=EVER)
+        if any(from_ns < healed_ns < to_ns for from_ns, to_ns in windows):
+            continue
+        until_ns = min((from_ns for from_ns, _ in windows if from_ns > healed_ns), default=EVER)
         done = (
             request.end.at_ns
             for request in requests

@@ -175,6 +175,9 @@ class Judge:
     ) -> None:
         """Nothing is shown that wasn't there, and nothing is missing that was there all the while."""
         shown = {UUID(op): UUID(other) for op, other, _ in page.items}
+        for id, card in ((str(entity), page.entity), *((other, card) for _, other, card in page.items)):
+            if card is None or id.encode() not in card:
+                self._violate(Property.TRUE, request, f"{card!r} is shown as {id}")
         for op, other in shown.items():
             operation = self._ledger.operation(op)
             self._shown(request, operation, Property.I7)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tally.halves.participant import Local, Participant
 from tally.halves.peer import Failed, Transport
 from tally.resilience.deadline import Deadline
 from tests.simulation.chance import Chance
@@ -106,6 +107,16 @@ class Network:
             self._fly(flight, self._chance.between(0, 0.2, "flushed", *flight.call.letter, flight.copy))
 
     # -- there
+
+    def indoors(self, source: Process, message: str) -> Trouble | None:
+        """What the database will do to a message that a process sends to itself."""
+        self._sent[source.name, source.name, message] += 1
+        letter = Letter(source.name, source.name, message, self._sent[source.name, source.name, message])
+        trouble = _of_database(self.weather.troubles(letter, self._loop.time()))
+        if trouble is not None:
+            self._history.count(trouble.value)
+            self._history.note("weather", trouble.value, *letter)
+        return trouble
 
     def _troubles(self, letter: Letter) -> Mapping[Trouble, float]:
         troubles = self.weather.troubles(letter, self._loop.time())
@@ -219,3 +230,19 @@ class Wire(Transport):
 
     def silent_since_ms(self, peer: str) -> int | None:
         return self._silent_since_ms.get(peer)
+
+
+class Indoors(Local):
+    """The product's transport to a participant in the same process, whose database may fail as any other's."""
+
+    def __init__(self, network: Network, process: Process, participant: Participant) -> None:
+        super().__init__(participant)
+        self._network = network
+        self._process = process
+
+    async def post(self, peer: str, path: str, body: bytes, **more: Any) -> Any:
+        token = TROUBLE.set(self._network.indoors(self._process, path.rsplit("/", 1)[-1]))
+        try:
+            return await super().post(peer, path, body, **more)
+        finally:
+            TROUBLE.reset(token)

@@ -54,7 +54,7 @@ P = Property
 # -- a participant forgets
 
 
-@_bug(P.I2, P.DEAD, P.I7, P.I3)
+@_bug(P.I2, P.DEAD, P.I7, P.I3, near=3)
 def a_refusal_leaves_no_row() -> AbstractContextManager[Any]:
     """A refusal is answered, and not written down: the same RECORD may be taken later."""
     record = MemoryStore.record
@@ -69,13 +69,13 @@ def a_refusal_leaves_no_row() -> AbstractContextManager[Any]:
     return patch.object(MemoryStore, "record", forget)
 
 
-@_bug(P.I2, P.DEAD, P.I7, P.I3)
+@_bug(P.I2, P.DEAD, P.I7, P.I3, near=18)
 def an_absent_operation_is_not_fenced() -> AbstractContextManager[Any]:
     """RESOLVE answers dead of what may still be recorded."""
     return patch.dict(TABLE, {(Message.RESOLVE, Row.OPEN): Step(None, Answer.DEAD)})
 
 
-@_bug(P.DEAD, P.I3)
+@_bug(P.DEAD, P.I3, near=1)
 def a_closed_epoch_is_open() -> AbstractContextManager[Any]:
     """RECORD is taken after CLOSE."""
     decide = participant.decide
@@ -128,7 +128,7 @@ def the_end_of_what_was_confirmed_is_not_told() -> AbstractContextManager[Any]:
 # -- the settler cuts corners
 
 
-@_bug(P.I3, P.I5)
+@_bug(P.I3, P.I5, near=1)
 def lone_halves_are_spared() -> AbstractContextManager[Any]:
     async def spare(*_: Any) -> None: ...
 
@@ -143,7 +143,7 @@ def cancels_are_not_forwarded() -> AbstractContextManager[Any]:
     return patch.object(Settler, "_forward", nothing)
 
 
-@_bug(P.I5)
+@_bug(P.I5, near=4)
 def two_settlers_confirm_the_same() -> AbstractContextManager[Any]:
     """SETTLE without compare-and-set."""
     settle = participant.settle
@@ -187,7 +187,7 @@ def the_left_side_is_not_closed() -> AbstractContextManager[Any]:
 # -- the gateway answers too early, or acts without proof
 
 
-@_bug(P.I2)
+@_bug(P.I2, near=21)
 def silence_is_taken_for_a_refusal() -> AbstractContextManager[Any]:
     decide = gateway.create
 
@@ -199,7 +199,7 @@ def silence_is_taken_for_a_refusal() -> AbstractContextManager[Any]:
     return patch.object(gateway, "create", hasty)
 
 
-@_bug(P.I2, P.I7)
+@_bug(P.I2, P.I7, near=4)
 def a_timeout_kills_without_proof() -> AbstractContextManager[Any]:
     """The other side is silent: its half is undone here at once."""
     decide = gateway.create
@@ -215,7 +215,7 @@ def a_timeout_kills_without_proof() -> AbstractContextManager[Any]:
     return patch.object(gateway, "create", undo)
 
 
-@_bug(P.I2, P.I7, P.I1)
+@_bug(P.I2, P.I7, P.I1, near=21)
 def sent_is_taken_for_unsent() -> AbstractContextManager[Any]:
     """A message that left, and was not answered in time, is believed to have stayed."""
     return patch.object(evidence, "_SILENT", evidence._WITHDRAWN)
@@ -249,7 +249,7 @@ def nobody_compensates() -> AbstractContextManager[Any]:
     return stack
 
 
-@_bug(P.I6)
+@_bug(P.I6, near=116)
 def a_cancel_needs_no_acknowledgement() -> AbstractContextManager[Any]:
     decide = gateway.cancel
 
@@ -259,7 +259,7 @@ def a_cancel_needs_no_acknowledgement() -> AbstractContextManager[Any]:
     return patch.object(gateway, "cancel", done)
 
 
-@_bug(P.I6)
+@_bug(P.I6, near=32)
 def what_was_cancelled_is_tried_again() -> AbstractContextManager[Any]:
     """An operation that somebody cancelled before its create was answered counts as refused (a bug we had)."""
 
@@ -269,7 +269,7 @@ def what_was_cancelled_is_tried_again() -> AbstractContextManager[Any]:
     return patch.object(create.Creator, "_refused", refused)
 
 
-@_bug(P.TIME)
+@_bug(P.TIME, near=4)
 def nobody_looks_at_the_clock() -> AbstractContextManager[Any]:
     """Whoever waits for a participant waits until it answers."""
     gather = evidence.gather
@@ -291,19 +291,19 @@ def nobody_looks_at_the_clock() -> AbstractContextManager[Any]:
 # -- reads
 
 
-@_bug(P.I7)
+@_bug(P.I7, near=3)
 def a_read_shows_lone_halves() -> AbstractContextManager[Any]:
     """What the owner of the list holds is shown, whatever the other side says."""
 
     def own_only(page: Any, own: Any, peer: Any, limit: int) -> bool:
-        page.items += [(op, other, b"{}") for op, other in zip(own.ops, own.others, strict=True)]
+        page.items += [(op, id, b'{"id":"%s"}' % id.encode()) for op, id in zip(own.ops, own.others, strict=True)]
         page.next = own.ops[-1] if len(own.ops) > limit else None
         return page.next is None
 
     return patch.object(read, "_add_both", own_only)
 
 
-@_bug(P.I1, P.TRUE)
+@_bug(P.I1, P.TRUE, near=130)
 def a_page_ends_where_one_side_ends() -> AbstractContextManager[Any]:
     """The next page begins after the larger of the two last operations."""
 
@@ -320,7 +320,7 @@ def a_page_ends_where_one_side_ends() -> AbstractContextManager[Any]:
 # -- below the protocol
 
 
-@_bug(P.I1, P.I2, P.I6, P.I7, P.TRUE)
+@_bug(P.I1, P.I2, P.I6, P.I7, P.TRUE, near=17)
 def answers_of_a_batch_are_mixed_up() -> AbstractContextManager[Any]:
     deliver = coalescer.Coalescer._deliver
 

@@ -22,7 +22,6 @@ from tally.gateway.participants import Participants
 from tally.gateway.read import Reader
 from tally.gateway.status import StatusReader
 from tally.halves import settler as settler_module
-from tally.halves.participant import Local, Participant
 from tally.halves.peer import Peer, Transport
 from tally.halves.settler import Settler
 from tally.protocol.relationship import Relationship, Side
@@ -113,9 +112,9 @@ def settler(
     wire: Transport,
     clock: SkewedClock,
     history: History,
-    own: Participant | None = None,
+    own: Transport | None = None,
 ) -> Settler:
-    """A settler, running; ``own`` is the right side where it shares a process with it."""
+    """A settler, running; ``own`` is the way to the right side where it shares a process with it."""
 
     async def always() -> bool:
         return True
@@ -123,7 +122,7 @@ def settler(
     program = Settler(
         relationship,
         Peer(relationship, Side.LEFT, wire, kind="settle"),
-        Peer(relationship, Side.RIGHT, Local(own) if own is not None else wire, kind="settle"),
+        Peer(relationship, Side.RIGHT, own or wire, kind="settle"),
         clock,
         Watching(history),
         lag_s=settings.lag_s,

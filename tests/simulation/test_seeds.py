@@ -44,7 +44,6 @@ _HAPPENED = (
     "create: Already",
     "create: NotFound",
     "create: Full",
-    "create: Contended",
     "create: ClockSkew",
     "create: Unavailable",
     "create: Unknown",
@@ -56,7 +55,6 @@ _HAPPENED = (
     "status: done",
     "status: refused",
     "status: cancelled",
-    "status: undecided",
     "status: unknown",
 )
 

@@ -24,7 +24,7 @@ from tests.simulation.epilogue import Epilogue
 from tests.simulation.history import History, Property, Violation
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Stuck, VirtualLoop
-from tests.simulation.network import Network, Wire
+from tests.simulation.network import Indoors, Network, Wire
 from tests.simulation.plan import Crash, Hit, Jump, Plan, Settings, Step
 from tests.simulation.processes import Host, Process
 from tests.simulation.weather import Weather
@@ -161,7 +161,8 @@ class World:
         lag_ms = int(settings.lag_s * 1000)
         participant = Participant(relationship, side, self.databases[side], clock, lag_ms=lag_ms)
         if side is Side.RIGHT:
-            programs.settler(process, relationship, settings, wire, clock, history, own=participant)
+            own = Indoors(self.network, process, participant)
+            programs.settler(process, relationship, settings, wire, clock, history, own)
         return participant
 
     def crash(self, host: Host, down_s: float, gently: bool = False) -> None:

@@ -44,9 +44,9 @@ BEGIN
     --seats-- -- Scarce are seats of which this batch may want more than there are.
     --seats-- SELECT array_agg(s.{right}) FILTER (WHERE s.free < cardinality(ops)
     --seats--                                     AND s.free < cardinality(array_positions(rights, s.{right})))
-    --seats-- INTO scarce FROM (
-    --seats--     SELECT s.{right}, s.capacity - s.taken AS free
-    --seats--     FROM {name}_seat s WHERE s.{right} = ANY (known) ORDER BY s.{right} FOR UPDATE
+    --seats-- INTO scarce FROM (SELECT k.id FROM unnest(known) AS k (id) ORDER BY k.id) k
+    --seats-- CROSS JOIN LATERAL (
+    --seats--     SELECT s.{right}, s.capacity - s.taken AS free FROM {name}_seat s WHERE s.{right} = k.id FOR UPDATE
     --seats-- ) s;
     --seats-- WITH written AS (
     INSERT INTO {name}_half (op, {left}, {right}, st)
@@ -60,7 +60,8 @@ BEGIN
     --seats-- RETURNING {right} AS r
     --seats-- ), seated AS (
     --seats--     UPDATE {name}_seat s SET taken = s.taken + w.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM written GROUP BY r) w WHERE s.{right} = w.r
+    --seats--     FROM (SELECT r, count(*) AS n FROM written GROUP BY r) w
+    --seats--     WHERE s.{right} = w.r AND s.{right} = ANY (rights)
     --seats-- )
     --seats-- SELECT count(*) INTO recorded FROM written;
     IF recorded = cardinality(ops) THEN RETURN; END IF;
@@ -88,7 +89,8 @@ BEGIN
         --seats--        CASE WHEN i.open AND i.why IS NULL AND s.taken + row_number() OVER (
         --seats--                      PARTITION BY i.r, i.open AND i.why IS NULL ORDER BY i.op) > s.capacity
         --seats--             THEN 'full' ELSE i.why END AS why
-        --seats-- FROM item i LEFT JOIN {name}_seat s ON s.{right} = i.r
+        --seats-- FROM item i
+        --seats-- LEFT JOIN LATERAL (SELECT s.taken, s.capacity FROM {name}_seat s WHERE s.{right} = i.r LIMIT 1) s ON true
     ), written AS (
         INSERT INTO {name}_half (op, {left}, {right}, st, why, other)
         SELECT d.op, d.l, d.r, CASE WHEN d.why IS NULL THEN 'L' ELSE 'V' END, d.why,
@@ -98,7 +100,8 @@ BEGIN
         RETURNING op, {right} AS r, st
     --seats-- ), seated AS (
     --seats--     UPDATE {name}_seat s SET taken = s.taken + w.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM written WHERE st = 'L' GROUP BY r) w WHERE s.{right} = w.r
+    --seats--     FROM (SELECT r, count(*) AS n FROM written WHERE st = 'L' GROUP BY r) w
+    --seats--     WHERE s.{right} = w.r AND s.{right} = ANY (rights)
     )
     SELECT array_agg(d.ord),
            array_agg(CASE WHEN d.open AND w.op IS NULL THEN 'conflict' ELSE d.why END),
@@ -159,9 +162,9 @@ BEGIN
     INTO inc, peer_inc, closed, restoring, closed_op, settled_op, fresh FROM {name}_mark m;
     IF restoring THEN RETURN; END IF;
     --seats-- -- Seats before halves, as RECORD does: the other order deadlocks with it.
-    --seats-- PERFORM 1 FROM {name}_seat s WHERE s.{right} = ANY (ARRAY (
-    --seats--     SELECT h.live_{right} FROM {name}_half h WHERE h.op = ANY (fresh)
-    --seats-- )) ORDER BY s.{right} FOR UPDATE;
+    --seats-- PERFORM 1 FROM (
+    --seats--     SELECT DISTINCT h.live_{right} AS id FROM {name}_half h WHERE h.op = ANY (fresh) ORDER BY 1
+    --seats-- ) k CROSS JOIN LATERAL (SELECT FROM {name}_seat s WHERE s.{right} = k.id FOR UPDATE) s;
     WITH item AS (
         SELECT i.ord, i.op, i.op = ANY (fresh) AS fresh FROM unnest(ops) WITH ORDINALITY AS i (op, ord)
     ), locked AS (
@@ -179,7 +182,8 @@ BEGIN
         RETURNING op
     --seats-- ), freed AS (
     --seats--     UPDATE {name}_seat s SET taken = s.taken - e.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM ended GROUP BY r) e WHERE s.{right} = e.r
+    --seats--     FROM (SELECT r, count(*) AS n FROM ended GROUP BY r) e
+    --seats--     WHERE s.{right} = e.r AND s.{right} = ANY (ARRAY (SELECT e.r FROM ended e))
     --right-- ), told AS (
     --right--     -- What was confirmed must be seen to end, in the transaction that ends it.
     --right--     INSERT INTO outbox (type, subject, version, inc, data)
