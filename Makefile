@@ -3,6 +3,7 @@
 
 SEEDS ?= 200
 SECONDS ?= 60
+SCENARIO ?= all
 BIN := .venv/bin
 export TALLY_PYTHON
 
@@ -27,8 +28,8 @@ simulate: test-env  ## Run the deterministic simulation: SEEDS=200
 model: test-env  ## Check the protocol's model in full
 	@exec $(BIN)/python -m tests.model
 
-chaos-local: test-env  ## Kill processes at random under load: SECONDS=60
-	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS)
+chaos-local: test-env  ## Kill processes at random under load: SECONDS=60 SCENARIO=all
+	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
 
 bench: test-env  ## Measure the speed and write docs/performance.md
 	@exec $(BIN)/python -m tests.bench

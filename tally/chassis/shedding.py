@@ -16,7 +16,7 @@ from tally.resilience.limiter import Limiter, LimiterSettings, Shed
 
 #: Coalescing makes many requests at once cheaper, so response times alone would settle far too low: the floor
 #: leaves room for whole batches.
-SETTINGS = LimiterSettings(limit_initial=256, limit_min=128, limit_max=1024)
+SETTINGS = LimiterSettings(limit_initial=512, limit_min=512, limit_max=1024)
 
 
 def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSettings = SETTINGS) -> ASGIApp:

@@ -177,7 +177,9 @@ class Creator:
         with self._observer.span("compensation", operation_id=attempt.op, reason=reason) as span:
             told: Told | Failed = (await gather({side: ticket}, self._left_s(deadline)))[side]
             span.set(outcome=_said(told))
-        self._observer.compensated("create", reason, _said(told), attempt.op)
+        # What was not even sent is tried again, up to fifty times a second: that is no compensation yet.
+        if not (isinstance(told, Failed) and not told.sent):
+            self._observer.compensated("create", reason, _said(told), attempt.op)
         return told
 
     # -- around it

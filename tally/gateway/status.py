@@ -63,6 +63,9 @@ class StatusReader:
 
 def _state(held: dict[Side, wire.StatusItem]) -> State:
     rows = [Row(item.row) for item in held.values()]
+    if len(held) < len(Side) and all(item.why is Reason.KILLED for item in held.values()):
+        # It is dead, because the other side was: only that one knows whether it ever lived.
+        return State.UNKNOWN
     if any(row in _DEAD for row in rows):
         ended = any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held.values())
         return State.CANCELLED if ended else State.REFUSED

@@ -26,7 +26,11 @@ OVERHEAD_S = 240.0
 def main(arguments: Sequence[str] | None = None) -> int:
     plan = _plan(arguments)
     print(f"chaos: {plan.scenario} for {plan.seconds:g} s with {plan.clients} clients, seed {plan.seed}", flush=True)
-    path = asyncio.run(_bounded(plan))
+    try:
+        path = asyncio.run(_bounded(plan))
+    except KeyboardInterrupt:
+        print(f"chaos: interrupted; what was recorded is in {plan.results}", file=sys.stderr)
+        return 130
     history = read(path)
     verdicts = check(history)
     page = report(history, verdicts)

@@ -68,10 +68,9 @@ class Nemesis:
         self._strikes = SCENARIOS[scenario]
         self._struck: set[str] = set()
         self._faults: dict[str, Callable[[str], None]] = {
-            "kill": self._kill,
+            "kill": stack.kill,
             "crash": self._crash,
-            "pause": self._pause,
-            "restart": lambda target: None,
+            "restart": stack.stop_service,
             DIED: lambda target: None,
         }
 
@@ -109,16 +108,25 @@ class Nemesis:
         lasts_s = self._random.uniform(*(PAUSED_S if fault == "pause" else DOWN_S))
         number = self._recorder.number()
         self._recorder.write(Fault(number, now_ns(), fault, target))
-        await asyncio.to_thread(self._faults[fault], target)
-        await asyncio.sleep(lasts_s)
+        if fault == "pause":
+            await self._pause(target, lasts_s)
+        else:
+            await asyncio.to_thread(self._faults[fault], target)
+            await asyncio.sleep(lasts_s)
         await asyncio.to_thread(self._heal, fault, target)
         self._recorder.write(Healed(number, now_ns()))
         self._struck.discard(target)
 
-    # -- in threads
+    async def _pause(self, target: str, lasts_s: float) -> None:
+        """SIGSTOP and SIGCONT, whatever happens in between: nobody else knows of the backends that were stopped."""
+        family = self._family(target)
+        try:
+            _send(family, signal.SIGSTOP)
+            await asyncio.sleep(lasts_s)
+        finally:
+            _send(family, signal.SIGCONT)
 
-    def _kill(self, target: str) -> None:
-        self._stack.kill(target)
+    # -- in threads
 
     def _crash(self, target: str) -> None:
         """SIGKILL one backend: PostgreSQL ends all others, and recovers by itself."""
@@ -127,25 +135,14 @@ class Nemesis:
         with suppress(psutil.NoSuchProcess):
             self._random.choice(serving or backends).kill()
 
-    def _pause(self, target: str) -> None:
-        for pid in self._family(target):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-
     def _heal(self, fault: str, target: str) -> None:
-        match fault:
-            case "pause":
-                for pid in self._family(target):
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
-                self._stack.wait_ready(target, timeout_s=START_TIMEOUT_S)
-            case "kill" | "died":
-                self._start(target)
-            case "restart":
-                self._stack.stop_service(target)
-                self._start(target)
-            case "crash":
-                self._stack.wait_ready(target, timeout_s=START_TIMEOUT_S)
+        if fault not in ("pause", "crash"):
+            self._start(target)
+        elif target == POSTGRES:
+            # It says "ready" in its file while it recovers from a crash.
+            self._patiently(lambda: self._stack.postgres.execute("SELECT 1"))
+        else:
+            self._stack.wait_ready(target, timeout_s=START_TIMEOUT_S)
 
     def _family(self, target: str) -> list[int]:
         """A service is one process; PostgreSQL is paused with all its backends, parent first."""
@@ -156,16 +153,28 @@ class Nemesis:
 
     def _start(self, target: str) -> None:
         """Start, again if need be: the launcher may not have noticed yet that it died, and its database may be down."""
+        if target == POSTGRES:
+            self._patiently(self._stack.postgres.start)
+        else:
+            self._patiently(lambda: self._stack.start_service(target, timeout_s=START_TIMEOUT_S))
+
+    @staticmethod
+    def _patiently(do: Callable[[], object]) -> None:
         give_up_s = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                if target == POSTGRES:
-                    return self._stack.postgres.start()
-                return self._stack.start_service(target, timeout_s=START_TIMEOUT_S)
+                do()
+                return
             except LocalError:
                 if time.monotonic() > give_up_s:
                     raise
             time.sleep(0.1)
+
+
+def _send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 async def _until(holds: Callable[[], bool], until_s: float) -> None:

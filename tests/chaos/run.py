@@ -73,7 +73,7 @@ async def run(plan: Plan) -> Path:
 def _quicken(stack: LocalStack) -> None:
     """After a crash PostgreSQL syncs its whole folder, file by file: many seconds in which nothing else is tested."""
     if sys.platform == "linux":
-        stack.postgres.execute("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs'")
+        stack.postgres.execute("ALTER SYSTEM SET recovery_init_sync_method = 'syncfs';\nSELECT pg_reload_conf();")
     stack.postgres.execute("CHECKPOINT")
 
 

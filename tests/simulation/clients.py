@@ -105,7 +105,9 @@ class Office:
 
     async def _read(self, host: Host, by: Side, number: int, limit: int, give_up_s: float | None) -> Any:
         """Follow ``next`` to the end; the answers, page by page."""
-        entity, pages, after = entity_id(by, number), [], None
+        entity = entity_id(by, number)
+        pages: list[object] = []
+        after = None
         while len(pages) < _PAGES_MAX:
             request = self._request("read", host, *((entity, None) if by is Side.LEFT else (None, entity)))
             work = _page(by, entity, after, limit)

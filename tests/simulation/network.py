@@ -67,6 +67,7 @@ class Network:
         self._history = history
         self._latency_s = latency_s
         self._crash = crash
+        self._healed = False
         self._sent: Counter[tuple[str, str, str]] = Counter()
         self._flying: dict[_Flight, None] = {}
         # The network is a process too, one that never dies.
@@ -96,6 +97,7 @@ class Network:
         """No more faults; what is on its way stays as late as it is."""
         self.weather.heal()
         self._latency_s = latency_s
+        self._healed = True
 
     def flush(self) -> None:
         """Deliver everything that is on its way now."""
@@ -146,12 +148,16 @@ class Network:
         del self._flying[flight]
         call = flight.call
         host = self.hosts[call.letter.target]
-        if Trouble.DIES_BEFORE in call.troubles and not flight.copy:
+        if self._kills(Trouble.DIES_BEFORE, flight):
             self._crash(host, call.troubles[Trouble.DIES_BEFORE])
         if host.up:
             host.process.spawn(self._serve(flight, host))
         elif self._chance.of("reset", *call.letter) < 0.5:
             self._settle(call, _RESET)
+
+    def _kills(self, trouble: Trouble, flight: _Flight) -> bool:
+        """Nobody dies of what arrives late when all is healed."""
+        return trouble in flight.call.troubles and not flight.copy and not self._healed
 
     # -- at the receiver, in its process
 
@@ -162,7 +168,7 @@ class Network:
             answer: bytes | Failed = await host.process.program.answer(call.letter.message, call.body)
         except DatabaseFailed:
             answer = _ERROR
-        if Trouble.DIES_AFTER in call.troubles and not flight.copy:
+        if self._kills(Trouble.DIES_AFTER, flight):
             self._process.call_soon(self._crash, host, call.troubles[Trouble.DIES_AFTER])
             await self._loop.create_future()
         self._process.call_soon(self._return, flight, answer)

@@ -75,7 +75,7 @@ class Process:
         for task, context in self._tasks.items():
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with suppress(RuntimeError):  # it tried to await in its clean-up
-                context.run(task.get_coro().close)  # type: ignore[union-attr]
+                context.run(task.get_coro().close)
         self._tasks.clear()
         for caller in self._callers:
             if not caller.done():

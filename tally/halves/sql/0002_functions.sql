@@ -5,8 +5,10 @@
 -- volatile function see what was committed when they begin, and CLOSE must list what it waited for.
 -- An operation's time is the first 48 bits of its id, so "its time is at most T" is "op <= last op of T".
 --
--- Where rows are found by their operations, the status is compared as text: then no partial index fits, and a plan
--- made while the table is small can't be one that reads all of such an index, and goes on doing so.
+-- The functions are planned once per connection, maybe while the tables are nearly empty, so they are written to have no
+-- choice: where rows are found by their operations, the status is compared as text, and no partial index fits; look-ups
+-- are LATERAL ... LIMIT 1 or = ANY (array), never joins. Otherwise a plan that reads all of a small index would go
+-- on reading all of it while it grows, until the next ANALYZE. The test of the plans counts the rows.
 
 -- The greatest id that an operation of this millisecond can have.
 CREATE FUNCTION {name}_last_op(ms bigint) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
@@ -59,9 +61,8 @@ BEGIN
     --no-seats-- GET DIAGNOSTICS recorded = ROW_COUNT;
     --seats-- RETURNING {right} AS r
     --seats-- ), seated AS (
-    --seats--     UPDATE {name}_seat s SET taken = s.taken + w.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM written GROUP BY r) w
-    --seats--     WHERE s.{right} = w.r AND s.{right} = ANY (rights)
+    --seats--     UPDATE {name}_seat s SET taken = s.taken + cardinality(array_positions(w.rs, s.{right}))
+    --seats--     FROM (SELECT array_agg(r) AS rs FROM written) w WHERE s.{right} = ANY (w.rs)
     --seats-- )
     --seats-- SELECT count(*) INTO recorded FROM written;
     IF recorded = cardinality(ops) THEN RETURN; END IF;
@@ -99,9 +100,8 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING op, {right} AS r, st
     --seats-- ), seated AS (
-    --seats--     UPDATE {name}_seat s SET taken = s.taken + w.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM written WHERE st = 'L' GROUP BY r) w
-    --seats--     WHERE s.{right} = w.r AND s.{right} = ANY (rights)
+    --seats--     UPDATE {name}_seat s SET taken = s.taken + cardinality(array_positions(w.rs, s.{right}))
+    --seats--     FROM (SELECT array_agg(r) AS rs FROM written WHERE st = 'L') w WHERE s.{right} = ANY (w.rs)
     )
     SELECT array_agg(d.ord),
            array_agg(CASE WHEN d.open AND w.op IS NULL THEN 'conflict' ELSE d.why END),
@@ -181,9 +181,8 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING op
     --seats-- ), freed AS (
-    --seats--     UPDATE {name}_seat s SET taken = s.taken - e.n
-    --seats--     FROM (SELECT r, count(*) AS n FROM ended GROUP BY r) e
-    --seats--     WHERE s.{right} = e.r AND s.{right} = ANY (ARRAY (SELECT e.r FROM ended e))
+    --seats--     UPDATE {name}_seat s SET taken = s.taken - cardinality(array_positions(e.rs, s.{right}))
+    --seats--     FROM (SELECT array_agg(r) AS rs FROM ended) e WHERE s.{right} = ANY (e.rs)
     --right-- ), told AS (
     --right--     -- What was confirmed must be seen to end, in the transaction that ends it.
     --right--     INSERT INTO outbox (type, subject, version, inc, data)

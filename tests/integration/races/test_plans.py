@@ -16,7 +16,7 @@ import pytest
 
 from tally.halves.memory import FIRST_INC
 from tally.protocol import messages as wire
-from tally.protocol.relationship import Relationship, Side
+from tally.protocol.relationship import Side
 from tests.contract.stores.scene import Scene
 from tests.support.postgres import Databases
 from tests.support.stores import (
