@@ -14,7 +14,13 @@ from tally.chassis.resource import Resource
 
 FullName = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE, description="As it is to be shown.")]
 Email = Annotated[
-    str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$", description="Where mail goes, if anywhere.")
+    str,
+    Meta(
+        min_length=3,
+        max_length=254,
+        pattern=r"^[^@\s\x00]+@[^@\s\x00]+$",
+        description="Where mail goes, if anywhere.",
+    ),
 ]
 
 
