@@ -426,6 +426,8 @@ class Database:
             "lock_timeout": str(max(1, statement_ms // 2)),
             # A transaction that waits for *us* holds its locks for no longer than this.
             "idle_in_transaction_session_timeout": str(statement_ms),
+            # Whatever the database's default is: under any stricter level CLOSE would not see what it waited for.
+            "default_transaction_isolation": "read committed",
             # Our statements are short; compiling them costs more than it saves.
             "jit": "off",
             # They look up keys, so the plan does not depend on the values; planning them each time costs more.

@@ -24,7 +24,7 @@ from .world import LEFT, NONE, RIGHT, Database, Item, Items, Ledger, Op, State, 
 
 Part = TypeVar("Part")
 
-STATES_MAX = 2_000_000
+STATES_MAX = 10_000_000
 
 #: Messages that may come to have no effect, ever.
 FORGETTABLE = frozenset({"SETTLE", "KILL", "REJOIN"})

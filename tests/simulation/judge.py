@@ -20,9 +20,6 @@ from tests.simulation.history import History, Property
 from tests.simulation.ledger import Ledger, Operation
 from tests.simulation.plan import Settings
 
-#: A side with a row of the operation knows why it is dead.
-_ROWS = {Row.VOID.value, Row.CANCELLED.value}
-
 #: How much later than its deadline an answer may come.
 GRACE_S = 0.5
 
@@ -213,8 +210,9 @@ class Judge:
             case State.REFUSED | State.CANCELLED:
                 if not dead:
                     self._violate(Property.I2, request, f"{answer.op} is {answer.state}, and no side is dead for it")
-                # Without both rows nobody knows any more whether what is dead existed once.
-                if answer.state is State.REFUSED and operation.existed and set(answer.rows.values()) <= _ROWS:
+                # A side that has forgotten its row can't say any more whether what is dead existed once.
+                remembered = Row.CLOSED.value not in answer.rows.values()
+                if answer.state is State.REFUSED and operation.existed and remembered:
                     self._violate(Property.I2, request, f"{answer.op} is refused, and existed")
             case State.UNDECIDED:
                 if operation.throughout(request.start, request.end or 0):
