@@ -65,6 +65,7 @@ Kind: TypeAlias = Literal["created", "updated", "deleted"]
 _QUERIES: Final = ("insert", "get", "lock", "page", "update", "delete")
 _TRIES: Final = 3
 _BEFORE_ALL: Final = UUID(int=0)
+_ORIGIN: Final = "SELECT set_config('tally.trace', $1, true), set_config('tally.actor', $2, true)"
 
 _READ_PROBLEMS: Final = ("service-unavailable", "overloaded", "deadline-exceeded")
 _WRITE_PROBLEMS: Final = (*_READ_PROBLEMS, "contended", "outcome-unknown")
@@ -298,6 +299,7 @@ class _Handlers:
         for tries_left in reversed(range(_TRIES)):
             try:
                 async with self._database.transaction() as tx:
+                    await _say_origin(tx)
                     return await work(tx)
             except Contended:
                 if not tries_left:
@@ -359,6 +361,13 @@ class _Handlers:
 
     def _answer(self, row: Record, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
         return json_response(self._view(row), status, {"ETag": self._tag(row), **(headers or {})})
+
+
+async def _say_origin(tx: Connection) -> None:
+    """Lets the transaction say who asked and in which trace, for the events that it writes."""
+    here = context.current()
+    if here is not None and (here.sampled or here.actor):
+        await tx.execute(_ORIGIN, here.traceparent if here.sampled else "", here.actor or "")
 
 
 # --- entity tags --------------------------------------------------------------------------------------------

@@ -294,8 +294,30 @@ class Signals:
     outbox_rows = _gauge("Events in the outbox that have not been published.")
     outbox_oldest_seconds = _gauge("The age of the oldest event that has not been published.")
     published_total = _counter("Events handed to the stream and acknowledged by it.")
-    projection_lag_seconds = _gauge("The age of the newest event that a projection has applied.", "projection")
-    parked_messages = _gauge("Messages set aside because they could not be applied.")
+    publish_failures_total = _counter("Events that the stream did not acknowledge in time; they are published again.")
+    slot_lag_bytes = _gauge("How much of the database's log waits for the relay (TALLY_RELAY=wal).")
+    stream_connected = _gauge("1 while the stream can be reached.")
+    stream_pending = _gauge("Messages of the stream that a consumer has not been given yet.", "consumer")
+    consumed_total = _counter(
+        "Messages from the stream, by what became of them: applied, duplicate, parked or failed.",
+        "consumer",
+        "outcome",
+    )
+    redelivered_total = _counter("Messages that the stream delivered more than once.", "consumer")
+    projection_lag_seconds = _gauge(
+        "How long the newest event that was applied had been waiting; 0 when nothing is left to apply.", "projection"
+    )
+    parked_messages = _gauge("Messages set aside because they could not be applied.", "consumer")
+    rebuild_progress_ratio = _gauge("How far the rebuild of the read view is; 1 when none is under way.")
+    mails_total = _counter("Mails, by kind and by what became of them: sent, failed or suppressed.", "kind", "outcome")
+    mails_waiting = _gauge("Mails that have not been accepted by the mail server.")
+    mail_oldest_seconds = _gauge("The age of the oldest mail that has not been accepted.")
+    deferred_attempts_total = _counter("Tries at deferred operations, by how they ended.", "outcome")
+    operation_reports_total = _counter(
+        "What the gateway reports of operations to the operation log: sent, or dropped while the stream was away.",
+        "outcome",
+    )
+    restoring = _gauge("1 while the database catches up after it was restored from a backup.")
     operations = _gauge("Operations by state.", "state")
     operation_oldest_seconds = _gauge("The age of the oldest operation in a state.", "state")
     invariant_violations_total = _counter("Broken promises. 0, always.", "invariant")

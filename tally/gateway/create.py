@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from uuid import UUID
 
+from tally.chassis import context
 from tally.chassis.clock import Clock
 from tally.gateway import outcome
 from tally.gateway.evidence import gather
@@ -56,6 +57,12 @@ class _Attempt:
         self.evidence[side] = told
         if failure is not None:
             self.failures[side] = failure
+
+
+def _origin() -> tuple[str | None, str | None]:
+    """The trace, if somebody records it, and who asked: for the events of the operation."""
+    here = context.current()
+    return (None, None) if here is None else (here.traceparent if here.sampled else None, here.actor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,7 @@ class Creator:
 
     async def _record(self, attempt: _Attempt, deadline: Deadline, within_s: float) -> None:
         """RECORD at both sides at once. Sent before and not answered now stays unknown, never unsent."""
-        item = wire.RecordItem(attempt.op, attempt.left, attempt.right)
+        item = wire.RecordItem(attempt.op, attempt.left, attempt.right, *_origin())
         first = (
             not attempt.failures and attempt.evidence[Side.LEFT] is SILENT and attempt.evidence[Side.RIGHT] is SILENT
         )

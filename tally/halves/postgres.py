@@ -53,6 +53,7 @@ class PostgresStore:
     async def record(self, items: Sequence[wire.RecordItem], now_ms: int) -> wire.Verdicts:
         early = now_ms + EARLY_MAX_MS
         verdicts: Verdicts = [_RECORDED] * len(items)
+        traces, actors = _said([item.trace for item in items]), _said([item.actor for item in items])
 
         async def call(chosen: Positions) -> Any:
             return await self._rows.fetchrow(
@@ -61,6 +62,8 @@ class PostgresStore:
                 [items[i].left for i in chosen],
                 [items[i].right for i in chosen],
                 early,
+                traces and [traces[i] for i in chosen],
+                actors and [actors[i] for i in chosen],
             )
 
         return _verdicts(await self._batch(call, rounds(items), verdicts), verdicts)
@@ -206,6 +209,11 @@ def _fill(reply: Any, chosen: Positions, verdicts: Verdicts) -> Positions:
             case _:
                 verdicts[position] = wire.Verdict(Answer.DEAD, _reason(why), other)
     return again
+
+
+def _said(texts: list[str | None]) -> list[str | None] | None:
+    """None where nothing is said: most operations are in no recorded trace, and by nobody in particular."""
+    return texts if any(texts) else None
 
 
 def _distinct(ops: Sequence[UUID]) -> list[list[int]]:

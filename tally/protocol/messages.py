@@ -17,9 +17,13 @@ BATCH_MAX = 512
 
 
 class RecordItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An operation and its pair; and what its events shall say of their origin, which decides nothing."""
+
     op: UUID
     left: UUID
     right: UUID
+    trace: str | None = None
+    actor: str | None = None
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -285,7 +285,10 @@ class PostgresKit:
         if self.side is Side.LEFT:
             return []
         left, right = self.relationship.left.entity, self.relationship.right.entity
-        events = await self.connection.fetch("SELECT type, subject, version, inc, data::text FROM outbox ORDER BY seq")
+        events = await self.connection.fetch(
+            "SELECT type, subject, version, inc, data::text FROM outbox WHERE type LIKE $1 ORDER BY seq",
+            f"{self._name}.%",
+        )
         told = []
         for event in events:
             name, _, what = event["type"].partition(".")
@@ -300,9 +303,8 @@ class PostgresKit:
 
     async def reset(self) -> None:
         seats = f"DELETE FROM {self._name}_seat;" if self._end.seats else ""
-        outbox = "DELETE FROM outbox;" if self.side is Side.RIGHT else ""
         await self.connection.execute(
-            f"DELETE FROM {self._name}_half; {seats} DELETE FROM {self._end.entity}; {outbox}"
+            f"DELETE FROM {self._name}_half; {seats} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
             f"DELETE FROM {self._name}_mark; INSERT INTO {self._name}_mark DEFAULT VALUES;"
         )
 
@@ -328,7 +330,7 @@ def _by_operation(told: Sequence[tuple[str, UUID]]) -> dict[UUID, list[str]]:
 
 
 def entity_sql(relationship: Relationship, side: Side) -> str:
-    """What a service migrates before the relationship: its entity, and on the right the outbox."""
+    """What a service migrates before the relationship: the outbox and its entity."""
     if relationship is TALK:
         text = ENTITY_SQL[side]
     else:
@@ -336,7 +338,7 @@ def entity_sql(relationship: Relationship, side: Side) -> str:
         text = "\n".join(
             path.read_text() for path in sorted((ROOT / "services" / service / "migrations").glob("*.sql"))
         )
-    return text + (ROOT / "tally" / "messaging" / "sql" / "0001_outbox.sql").read_text()
+    return (ROOT / "tally" / "messaging" / "sql" / "0001_outbox.sql").read_text() + text
 
 
 async def migrate(dsn: str, relationship: Relationship, side: Side) -> None:

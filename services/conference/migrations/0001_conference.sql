@@ -16,6 +16,11 @@ CREATE TABLE event (
     CONSTRAINT event_seq UNIQUE (conference_id, seq)
 );
 
+CREATE TRIGGER conference_tell AFTER INSERT OR UPDATE OR DELETE ON conference
+    FOR EACH ROW EXECUTE FUNCTION outbox_tell();
+CREATE TRIGGER event_tell AFTER INSERT OR UPDATE OR DELETE ON event
+    FOR EACH ROW EXECUTE FUNCTION outbox_tell();
+
 -- What others see of an event: with its conference, so that a reader needs to ask nobody else.
 CREATE VIEW event_card AS
 SELECT e.id, row_to_json(e) AS card FROM (

@@ -22,6 +22,9 @@ CREATE TABLE {name}_half (
     st "char" NOT NULL CHECK (st IN ('L', 'V', 'C')),
     why text,
     other uuid,
+    --right-- -- What the events of the operation will say of their origin; settlement comes long after the request.
+    --right-- trace text,
+    --right-- actor text,
     -- A live half keeps a real foreign key to the entity this side owns; a dead one needs none.
     live_{own} uuid GENERATED ALWAYS AS (CASE WHEN st = 'L' THEN {own} END) STORED REFERENCES {own} (id),
     CHECK (st <> 'L' OR ({left} IS NOT NULL AND {right} IS NOT NULL)),

@@ -25,7 +25,7 @@ $$ SELECT ('x' || left(replace(op::text, '-', ''), 12))::bit(48)::bigint $$;
 -- Nearly always all can be recorded: that is one INSERT, whose conflicts find what stands in the way. Only if
 -- something does, the batch is looked at item by item; what the INSERT recorded is then found recorded.
 CREATE FUNCTION {name}_record(
-    ops uuid[], lefts uuid[], rights uuid[], early_ms bigint,
+    ops uuid[], lefts uuid[], rights uuid[], early_ms bigint, traces text[], actors text[],
     OUT inc uuid, OUT peer_inc uuid, OUT closed bigint, OUT restoring boolean,
     OUT ords bigint[], OUT whys text[], OUT others uuid[]
 ) LANGUAGE plpgsql {plans} AS $$
@@ -51,8 +51,11 @@ BEGIN
     --seats--     SELECT s.{right}, s.capacity - s.taken AS free FROM {name}_seat s WHERE s.{right} = k.id FOR UPDATE
     --seats-- ) s;
     --seats-- WITH written AS (
-    INSERT INTO {name}_half (op, {left}, {right}, st)
-    SELECT i.op, i.l, i.r, 'L' FROM unnest(ops, lefts, rights) AS i (op, l, r)
+    --left-- INSERT INTO {name}_half (op, {left}, {right}, st)
+    --left-- SELECT i.op, i.l, i.r, 'L' FROM unnest(ops, lefts, rights) AS i (op, l, r)
+    --right-- INSERT INTO {name}_half (op, {left}, {right}, st, trace, actor)
+    --right-- SELECT i.op, i.l, i.r, 'L', i.trace, i.actor
+    --right-- FROM unnest(ops, lefts, rights, traces, actors) AS i (op, l, r, trace, actor)
     WHERE i.op > closed_op AND i.op <= early_op AND i.{own_column} = ANY (known)
     --seats--     AND (scarce IS NULL OR i.r <> ALL (scarce))
     ORDER BY i.l, i.r
@@ -93,9 +96,11 @@ BEGIN
         --seats-- FROM item i
         --seats-- LEFT JOIN LATERAL (SELECT s.taken, s.capacity FROM {name}_seat s WHERE s.{right} = i.r LIMIT 1) s ON true
     ), written AS (
-        INSERT INTO {name}_half (op, {left}, {right}, st, why, other)
-        SELECT d.op, d.l, d.r, CASE WHEN d.why IS NULL THEN 'L' ELSE 'V' END, d.why,
+        INSERT INTO {name}_half (op, {left}, {right}, st, why, other
+                                 --right-- , trace, actor
+        ) SELECT d.op, d.l, d.r, CASE WHEN d.why IS NULL THEN 'L' ELSE 'V' END, d.why,
                CASE WHEN d.why = 'taken' THEN d.other END
+               --right-- , traces[d.ord], actors[d.ord]
         FROM decided d WHERE d.open ORDER BY d.l, d.r
         ON CONFLICT DO NOTHING
         RETURNING op, {right} AS r, st
@@ -173,6 +178,7 @@ BEGIN
         UPDATE {name}_half h SET st = status, why = reason
         WHERE h.op = ANY (ARRAY (SELECT l.op FROM locked l)) AND h.st::text = 'L'
         RETURNING h.op, h.{left} AS l, h.{right} AS r
+        --right-- , h.trace
     ), fenced AS (
         INSERT INTO {name}_half (op, st, why)
         SELECT i.op, 'V', reason FROM item i
@@ -185,9 +191,9 @@ BEGIN
     --seats--     FROM (SELECT array_agg(r) AS rs FROM ended) e WHERE s.{right} = ANY (e.rs)
     --right-- ), told AS (
     --right--     -- What was confirmed must be seen to end, in the transaction that ends it.
-    --right--     INSERT INTO outbox (type, subject, version, inc, data)
+    --right--     INSERT INTO outbox (type, subject, version, inc, data, trace)
     --right--     SELECT '{name}.cancelled', e.op, 2, m.inc,
-    --right--            json_build_object('operation', e.op, '{left}', e.l, '{right}', e.r, 'reason', reason)
+    --right--            json_build_object('operation', e.op, '{left}', e.l, '{right}', e.r, 'reason', reason), e.trace
     --right--     FROM ended e, {name}_mark m WHERE e.op <= settled_op
     )
     SELECT array_agg(i.ord),

@@ -12,9 +12,9 @@ BEGIN
     WHERE m.settled = since AND m.settled < upto AND m.inc = expected_inc AND NOT m.restoring;
     applied := FOUND;
     IF applied THEN
-        INSERT INTO outbox (type, subject, version, inc, data)
+        INSERT INTO outbox (type, subject, version, inc, data, trace, actor)
         SELECT '{name}.confirmed', h.op, 1, expected_inc,
-               json_build_object('operation', h.op, '{left}', h.{left}, '{right}', h.{right})
+               json_build_object('operation', h.op, '{left}', h.{left}, '{right}', h.{right}), h.trace, h.actor
         FROM {name}_half h WHERE h.op = ANY (matched) AND h.st::text = 'L' ORDER BY h.op;
         GET DIAGNOSTICS confirmed = ROW_COUNT;
     END IF;

@@ -1,6 +1,6 @@
 -- name: record
 -- One transaction, one round trip: see 0002_functions.sql.
-SELECT * FROM {name}_record($1, $2, $3, $4);
+SELECT * FROM {name}_record($1, $2, $3, $4, $5, $6);
 
 -- name: resolve
 -- Fences what is absent.
