@@ -17,7 +17,7 @@ from types import FrameType
 from tally.local.console import OURS, Console, standard_output, wants_colour
 from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
-from tally.local.services import SERVICES, Program
+from tally.local.services import SERVICES, Place, Program
 from tally.local.stack import POSTGRES, Interrupted, LocalStack
 from tally.local.walkthrough import lines_to_paste
 
@@ -152,9 +152,7 @@ class Events:
 
 def welcome(stack: LocalStack) -> str:
     """The addresses and the walkthrough."""
-    rows = [
-        f"  {name:<12} {here.url:<28} metrics and health: port {here.admin_port}" for name, here in stack.places.items()
-    ]
+    rows = [_row(program, stack.places[program.name]) for program in stack.programs]
     if stack.has_postgres:
         where = f"127.0.0.1:{stack.postgres.port}"
         rows.append(f"  {POSTGRES:<12} {where:<28} passwords: {_near(stack.folder / POSTGRES / 'passwords.json')}")
@@ -164,6 +162,13 @@ def welcome(stack: LocalStack) -> str:
         walk = [f"  {line}" for line in lines_to_paste(stack.places).splitlines()]
         lines += ["In another terminal, `make demo`, or by hand:", "", *walk, ""]
     return "\n".join([*lines, "Ctrl-C stops everything.", ""])
+
+
+def _row(program: Program, here: Place) -> str:
+    if program.settings:
+        return f"  {program.name:<12} {here.url:<28} metrics and health: port {here.admin_port}"
+    url = program.address.format(scheme=here.scheme, host=here.reached_at, port=here.port)
+    return f"  {program.name:<12} {url:<28} to look at: {here.admin_url}"
 
 
 def reset_data(folder: Path) -> None:

@@ -13,7 +13,7 @@ To add a service, add a row. What a row can say is in `Program`; the environment
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tally.local.failure import LocalError
@@ -49,6 +49,10 @@ class Program:
     """What the others get as TALLY_<NAME>_URL."""
     settings: bool = True
     """Whether it understands our TALLY_ variables, and so a port of its own and TLS."""
+    gives: Mapping[str, str] = field(default_factory=dict)
+    """What the others get besides, by its variable: `{"TALLY_SMTP_HOST": "{host}"}`; filled in as `address` is."""
+    admin_offset: int = ADMIN_OFFSET
+    """How far its admin port is above the other one."""
 
     @property
     def variable(self) -> str:
@@ -62,10 +66,23 @@ def service(name: str, port: int, *, stage: int, database: bool = False) -> Prog
     return Program(name, port, stage, (*module, "serve"), (*module, "migrate") if database else None)
 
 
+MAIL = Program(
+    "mail",
+    1025,
+    0,
+    ("{python}", "-m", "tally.local.mailbox", "{host}", "{port}", "{admin_port}", "{folder}"),
+    address="smtp://{host}:{port}",
+    settings=False,
+    gives={"TALLY_SMTP_HOST": "{host}", "TALLY_SMTP_PORT": "{port}"},
+    admin_offset=7000,
+)
+"""The inbox that everybody's mail ends in; its page is on the admin port, 8025."""
+
 SERVICES = (
     service("author", 8070, stage=1, database=True),
     service("conference", 8080, stage=1, database=True),
     service("gateway", 8443, stage=2),
+    MAIL,
 )
 
 
@@ -126,7 +143,7 @@ def place(programs: Sequence[Program], environ: Mapping[str, str], ports: Mappin
         places[program.name] = Place(
             host=_setting(program, environ, "HOST") or LOOPBACK,
             port=port,
-            admin_port=_number(environ, f"{program.variable}ADMIN_PORT", port + ADMIN_OFFSET),
+            admin_port=_number(environ, f"{program.variable}ADMIN_PORT", port + program.admin_offset),
             scheme="https" if program.settings and _setting(program, environ, "TLS_CERT_FILE") else "http",
         )
     _check_distinct(programs, places)
@@ -152,9 +169,9 @@ def environment(
     }
     for other in programs:
         where = places[other.name]
-        ours[f"TALLY_{other.name.upper()}_URL"] = other.address.format(
-            scheme=where.scheme, host=where.reached_at, port=where.port
-        )
+        given = {f"TALLY_{other.name.upper()}_URL": other.address, **other.gives}
+        for name, text in given.items():
+            ours[name] = text.format(scheme=where.scheme, host=where.reached_at, port=where.port)
     if database_url is not None:
         ours["TALLY_DATABASE_URL"] = database_url
     users = {name: value for name, value in environ.items() if not name.startswith((PREFIX, OFFSET_VARIABLE))}
@@ -233,7 +250,7 @@ def _check_distinct(programs: Sequence[Program], places: Places) -> None:
             if port in seen:
                 raise LocalError(
                     f"Port {port} is both the {seen[port]} service's and the {program.name} service's: choose another "
-                    f"with {program.variable}PORT=… (the admin port is {ADMIN_OFFSET} above it)."
+                    f"with {program.variable}PORT=… (the admin port is {program.admin_offset} above it)."
                 )
             seen[port] = program.name
 

@@ -31,7 +31,7 @@ from tally.local.guardian import Guardian
 from tally.local.keys import token_variables
 from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
-from tally.local.processes import free_port
+from tally.local.processes import FREE_PORTS, free_port
 from tally.local.services import (
     ADMIN_OFFSET,
     SERVICES,
@@ -60,17 +60,16 @@ class Interrupted(Exception):
 def free_ports(programs: Sequence[Program] = SERVICES) -> dict[str, int]:
     """Ports for a stack of its own, each with a free admin port above it."""
     ports: dict[str, int] = {}
+    taken: set[int] = set()
     for program in programs:
-        while (port := free_port(beside=ADMIN_OFFSET)) in _with_admin(ports) or port + ADMIN_OFFSET in _with_admin(
-            ports
-        ):
-            pass
+        while True:
+            port = free_port(beside=program.admin_offset)
+            pair = {port, port + program.admin_offset}
+            if not pair & taken and max(pair) < FREE_PORTS.stop + ADMIN_OFFSET:
+                break
+        taken |= pair
         ports[program.name] = port
     return ports
-
-
-def _with_admin(ports: Mapping[str, int]) -> set[int]:
-    return {port + offset for port in ports.values() for offset in (0, ADMIN_OFFSET)}
 
 
 class LocalStack:

@@ -9,16 +9,19 @@ from tally.local import services
 from tally.local.failure import LocalError
 from tally.local.services import SERVICES, Place, Program, check_variables, environment, filled, own_database, place
 
-AUTHOR, CONFERENCE, GATEWAY = SERVICES[:3]
+AUTHOR, CONFERENCE, GATEWAY = (
+    next(program for program in SERVICES if program.name == name) for name in ("author", "conference", "gateway")
+)
 
 
 def test_the_ports_of_the_reference_deployment() -> None:
     places = place(SERVICES, {})
-    assert [(name, here.port, here.admin_port) for name, here in places.items()] == [
-        ("author", 8070, 9070),
-        ("conference", 8080, 9080),
-        ("gateway", 8443, 9443),
-    ]
+    assert {name: (here.port, here.admin_port) for name, here in places.items()} == {
+        "author": (8070, 9070),
+        "conference": (8080, 9080),
+        "gateway": (8443, 9443),
+        "mail": (1025, 8025),
+    }
 
 
 def test_an_offset_shifts_every_port() -> None:
@@ -106,6 +109,13 @@ def test_a_row_for_another_program_fills_in_its_command_and_address() -> None:
     places = place(table, {"TALLY_TLS_CERT_FILE": "cert.pem"})
     assert filled(row.command, places["nats"], Path("/data"))[1:] == ["-p", "4222", "-sd", "/data"]
     assert environment(GATEWAY, places, table, {})["TALLY_NATS_URL"] == "nats://127.0.0.1:4222"
+
+
+def test_a_row_can_give_the_others_more_than_its_address() -> None:
+    environ = {"TALLY_PORT_OFFSET": "100"}
+    given = environment(AUTHOR, place(SERVICES, environ), SERVICES, environ)
+    assert (given["TALLY_SMTP_HOST"], given["TALLY_SMTP_PORT"]) == ("127.0.0.1", "1125")
+    assert given["TALLY_MAIL_URL"] == "smtp://127.0.0.1:1125"
 
 
 def test_the_folder_is_the_source_trees_unless_it_is_chosen() -> None:

@@ -17,7 +17,7 @@ from tally.cli import main
 from tally.local.ask import Answer
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
-from tally.local.services import Place, Places
+from tally.local.services import SERVICES, Place, Places
 from tally.local.walkthrough import Demonstration, lines_to_paste, operation_in_words
 
 
@@ -137,11 +137,13 @@ def test_without_a_stack_every_command_is_one_sentence() -> None:
 
 
 def test_status_says_who_is_ready(api: Api) -> None:
-    names = ("AUTHOR", "CONFERENCE", "GATEWAY")
-    environment = {f"TALLY_LOCAL_{name}_{kind}PORT": str(free_port()) for name in names for kind in ("", "ADMIN_")}
+    names = [program.name for program in SERVICES]
+    environment = {
+        f"TALLY_LOCAL_{name.upper()}_{kind}PORT": str(free_port()) for name in names for kind in ("", "ADMIN_")
+    }
     result = CliRunner(env=environment).invoke(main, ["status"])
     assert result.exit_code == 1
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["author", "conference", "gateway"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == names
     assert "not ready: it does not answer on its admin port" in result.stdout
 
 
