@@ -193,6 +193,16 @@ class ProjectedTokens:
         return known[1]
 
 
+def expires_s(token: str) -> float:
+    """When a token of ours expires (Unix seconds), by its own word; 0 where it has none."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False, "verify_aud": False})
+    except jwt.PyJWTError:
+        return 0.0
+    expires = claims.get("exp")
+    return float(expires) if isinstance(expires, int | float) else 0.0
+
+
 # --- keys -----------------------------------------------------------------------------------------------------
 
 

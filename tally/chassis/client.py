@@ -34,6 +34,7 @@ from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
 from yarl import URL
 
 from tally.chassis import context, problems
+from tally.chassis.auth import expires_s
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.signals import Signals, exemplar
 from tally.resilience.deadline import HEADER as DEADLINE_HEADER
@@ -137,6 +138,9 @@ class Client:
             trust_env=False,
             skip_auto_headers=_SKIPPED_HEADERS,
         )
+        if self._token_source is not None:
+            for peer in self._peers:
+                self._signals.token_expires_seconds(peer).set_function(functools.partial(self._token_left_s, peer))
 
     async def close(self) -> None:
         if self._session is not None:
@@ -233,6 +237,15 @@ class Client:
         if self._token_source is not None:
             headers["Authorization"] = f"Bearer {self._token_source(peer)}"
         return headers
+
+    def _token_left_s(self, peer: str) -> float:
+        """Read when scraped, and so from the same source as a call's: a file that nobody rotates shows."""
+        assert self._token_source is not None
+        try:
+            token = self._token_source(peer)
+        except Exception:  # `_sent` tells of it when somebody calls
+            return 0.0
+        return max(0.0, expires_s(token) - self._clock.now_ms() / 1000)
 
     def _built_url(self, peer: str, path: str) -> URL:
         return URL(self._peers[peer].rstrip("/") + path, encoded=True)

@@ -27,6 +27,7 @@ import itertools
 import random
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
@@ -87,6 +88,17 @@ class Family(Generic[Child]):
         return child
 
 
+class _Histogram(prometheus_client.Histogram):
+    """prometheus_client's, which finds the bucket by halving, not one by one: most observations have no exemplar."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        if exemplar is not None:
+            super().observe(amount, exemplar)
+        else:
+            self._sum.inc(amount)
+            self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+
+
 class Metric(Generic[Child]):
     """A declaration. On the class it is itself; on a `Signals` it is that service's `Family`."""
 
@@ -142,7 +154,7 @@ def _gauge(sentence: str, *labels: str) -> Metric[prometheus_client.Gauge]:
 def _histogram(
     sentence: str, *labels: str, buckets: Sequence[float] = _DURATIONS_S, name: str | None = None
 ) -> Metric[prometheus_client.Histogram]:
-    return Metric(prometheus_client.Histogram, sentence, *labels, buckets=buckets, name=name)
+    return Metric(_Histogram, sentence, *labels, buckets=buckets, name=name)
 
 
 class SpanKind(msgspec.Struct, frozen=True):
@@ -229,6 +241,7 @@ _NO_SPAN: Final = _NoSpan()
 class Signals:
     """The metrics and spans of one service."""
 
+    build_info = _gauge("1, with the version that runs: a new one marks a deployment.", "version")
     http_server_request_duration_seconds = _histogram(
         "How long requests to this service took, by route and status.",
         "http_request_method",
@@ -280,17 +293,25 @@ class Signals:
     requests_in_flight = _gauge("Public requests under way now.")
     requests_limit = _gauge("How many public requests may be under way at once, as found by measuring.")
     shed_total = _counter("Requests refused early because of load, by what was full.", "reason")
+    deadlines_exceeded_total = _counter(
+        "Requests that were not answered before their deadline, or answered that it was over."
+    )
     hedges_total = _counter("Reads sent a second time because the first was slow.", "peer")
     degraded_reads_total = _counter("Reads answered without one of the services, by which one.", "operation", "peer")
     settlement_lag_seconds = _gauge(
-        "The age of the newest epoch that has been settled: how long a lone half may live.", "relationship"
+        "The age of the newest epoch that this process has settled: how long a lone half may live. Of several "
+        "replicas one settles: look at the least.",
+        "relationship",
     )
+    epochs_total = _counter("Rounds of the settler: settled, or failed and begun anew.", "relationship", "outcome")
     settled_total = _counter(
         "Halves decided by the settler: confirmed, voided (they were alone) or forwarded (a cancel carried over).",
         "relationship",
         "outcome",
     )
     lone_halves = _gauge("Halves without a live peer in the round that ran last.", "relationship")
+    seats_taken = _gauge("Seats taken, in all that have a capacity.", "relationship")
+    seats_capacity = _gauge("Seats that there are, in all that have a capacity.", "relationship")
     outbox_rows = _gauge("Events in the outbox that have not been published.")
     outbox_oldest_seconds = _gauge("The age of the oldest event that has not been published.")
     published_total = _counter("Events handed to the stream and acknowledged by it.")
@@ -322,6 +343,8 @@ class Signals:
     operation_oldest_seconds = _gauge("The age of the oldest operation in a state.", "state")
     invariant_violations_total = _counter("Broken promises. 0, always.", "invariant")
     tokens_refused_total = _counter("Calls refused for their service token, by what was wrong with it.", "reason")
+    token_expires_seconds = _gauge("How long the token that is shown to a peer is still valid; 0 without one.", "peer")
+    certificate_expires_seconds = _gauge("How long the certificate of the own TLS ports is still valid.")
     fault_active = _gauge("1 while a fault for an experiment is switched on.", "fault")
     database_connections = _gauge("Connections to the own database: in use, idle, or being replaced.", "state")
     database_waiting = _gauge("Calls that wait for a database connection now.")

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from tally.chassis.signals import Signals, SpanBlock
+from tally.protocol.participant import Reason
 from tally.protocol.relationship import Relationship, Side
 
 log = structlog.get_logger()
@@ -70,7 +71,7 @@ class Observed:
         )
         signals.compensations_total.initialise(
             operation=["create"],
-            reason=["not-found", "full", "taken", "unsent"],
+            reason=[*(reason.value for reason in Reason), "dead", "unsent"],
             outcome=["dead", "silent", "stale"],
         )
         signals.degraded_reads_total.initialise(operation=["read"], peer=services)

@@ -29,6 +29,7 @@ from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
 from tally.halves import observer
 from tally.halves import schema as half
+from tally.halves.census import Census
 from tally.halves.leadership import Leadership
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Peer
@@ -85,10 +86,11 @@ def owner(
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, name, signals, clock)
     schema = Schema(database, sources(relationship, name))
+    store = PostgresStore(relationship, side, database)
     participant = Participant(
         relationship,
         side,
-        PostgresStore(relationship, side, database),
+        store,
         clock,
         lag_ms=int(settings.settle_lag_s * 1000),
     )
@@ -124,7 +126,7 @@ def owner(
                     Peer(relationship, side.peer, HttpTransport(calls), kind="settle"),
                     Peer(relationship, side, Local(participant)),
                     clock,
-                    observer.Observed(signals, relationship),
+                    observer.Observed(signals, relationship, clock),
                     lag_s=settings.settle_lag_s,
                     period_s=settings.settle_period_s,
                     leader=leadership.held,
@@ -133,6 +135,9 @@ def owner(
                 # An agent that dies takes the process with it: a service that half works helps nobody.
                 agents = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(agents.create_task(settler.run(), name="settler").cancel)
+                if relationship.end(side).seats:
+                    census = Census(relationship, store, signals)
+                    stack.callback(agents.create_task(census.run(), name="census").cancel)
             yield
 
     return Service(

@@ -113,6 +113,11 @@ class PostgresStore:
         ]
         return wire.Statuses(row["inc"], row["peer_inc"], row["closed"], items)
 
+    async def seats(self) -> tuple[int, int]:
+        """Seats taken and seats there are, where this side has any."""
+        row = await self._rows.fetchrow(self._sql["seats"])
+        return row["taken"], row["capacity"]
+
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
         row = _serving(await self._rows.fetchrow(self._sql["find"], [i.left for i in items], [i.right for i in items]))
         found = [wire.Found(op, entity) for op, entity in zip(row["ops"], row["entities"], strict=True)]

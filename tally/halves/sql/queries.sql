@@ -42,6 +42,10 @@ SELECT * FROM {name}_status($1);
 -- In the order asked.
 SELECT * FROM {name}_find($1, $2);
 
+--seats-- -- name: seats
+--seats-- -- Those taken and those there are, for the metrics.
+--seats-- SELECT coalesce(sum(s.taken), 0)::bigint AS taken, coalesce(sum(s.capacity), 0)::bigint AS capacity FROM {name}_seat s;
+--seats--
 -- name: mark
 -- This side's state.
 SELECT m.inc, m.peer_inc, m.closed, m.settled, m.restoring FROM {name}_mark m;
