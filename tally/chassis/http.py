@@ -25,11 +25,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tally.chassis import database
 from tally.chassis.body import flaw, phrase
 from tally.chassis.body import json_body as json_body
+from tally.chassis.database import DatabaseFault
 from tally.chassis.problems import Problem, problem_response, unexpected_response
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+#: RFC 9110, 9.2.1: what does not ask for a change.
+SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
@@ -140,6 +145,8 @@ class Endpoint:
             return await handler(request)
         except Problem as problem:
             return problem_response(problem, request)
+        except DatabaseFault as fault:
+            return problem_response(database.problem(fault, reading=request.method in SAFE), request)
         except ClientDisconnect:
             return problem_response(Problem("bad-request", "The client left before its body had come."), request)
         except Exception as error:
@@ -185,11 +192,16 @@ _uuid_match: Final = re.compile(_UUID_PATTERN.removesuffix("$") + r"\Z").match
 def path_uuid(request: Request, name: str) -> UUID:
     """The path parameter as a UUID. Only the form with hyphens, so that one thing has one address."""
     text: str = request.path_params[name]
-    if not _uuid_match(text):
-        raise Problem("not-a-uuid", f'The "{name}" in the path is not a UUID such as {_EXAMPLE_UUID}.', field=name)
-    return UUID(text)
+    try:
+        # (A third of what the pattern and UUID(text) take; it knows the form without hyphens, too.)
+        if len(text) == _UUID_LENGTH:
+            return msgspec.convert(text, UUID)
+    except msgspec.ValidationError:
+        pass
+    raise Problem("not-a-uuid", f'The "{name}" in the path is not a UUID such as {_EXAMPLE_UUID}.', field=name)
 
 
+_UUID_LENGTH: Final = 36
 _EXAMPLE_UUID: Final = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from tally.chassis import app, context, logs
+from tally.chassis import app, connection, context, logs
 from tally.chassis.app import PortTaken, Service, running
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import DatabaseUnavailable, PoolExhausted
@@ -398,7 +398,7 @@ async def test_a_head_that_is_no_head_is_a_problem_and_the_end_of_the_connection
 async def test_who_takes_too_long_for_a_head_is_hung_up_on(
     service: Running, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    monkeypatch.setattr(app, "_HEAD_S", 0.1)
+    monkeypatch.setattr(connection, "_HEAD_S", 0.1)
     reader, writer = await connected(service.url)
     writer.write(begin)
     async with asyncio.timeout(5):
@@ -409,7 +409,7 @@ async def test_who_takes_too_long_for_a_head_is_hung_up_on(
 
 
 async def test_who_takes_too_long_for_a_body_is_hung_up_on(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_BODY_S", 0.1)
+    monkeypatch.setattr(connection, "_BODY_S", 0.1)
     reader, writer = await connected(service.url)
     writer.write(b"POST /swallow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
     async with asyncio.timeout(5):
@@ -421,8 +421,8 @@ async def test_who_takes_too_long_for_a_body_is_hung_up_on(service: Running, mon
 async def test_an_idle_connection_that_was_used_is_left_alone(
     service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_HEAD_S", 0.1)
-    monkeypatch.setattr(app, "_BODY_S", 0.1)
+    monkeypatch.setattr(connection, "_HEAD_S", 0.1)
+    monkeypatch.setattr(connection, "_BODY_S", 0.1)
     reader, writer = await connected(service.url)
     for _ in range(2):
         writer.write(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -834,3 +834,32 @@ async def test_an_agent_that_dies_ends_the_process_with_its_reason(start: Starte
     said = await process.until("stopped by an error")
     assert "LookupError: lost" in said["traceback"]
     assert (await process.ended())[0] == 1
+
+
+async def test_an_idle_connection_is_closed_after_its_time(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await connected(service.url)
+    writer.write(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await answered(reader)).status == 200
+    monkeypatch.setattr(connection, "_KEEP_ALIVE_S", 0.1)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_requests_sent_all_at_once_are_answered_in_their_order(service: Running) -> None:
+    reader, writer = await connected(service.url)
+    ids = [f"request-{i}" for i in range(5)]
+    writer.write(b"".join(b"GET /echo HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\n\r\n" % id.encode() for id in ids))
+    assert [(await answered(reader)).headers["x-request-id"] for _ in ids] == ids
+    writer.close()
+
+
+async def test_head_has_the_length_of_a_body_that_is_not_sent(service: Running) -> None:
+    reader, writer = await connected(service.url)
+    for _ in range(2):
+        writer.write(b"HEAD /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\ncontent-length: 0\r\n" not in head.lower()
+    writer.close()

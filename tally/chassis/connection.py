@@ -1,0 +1,237 @@
+"""One connection of a client: uvicorn's, with bounds on what may come in, and a shorter way out.
+
+What is measured and mended, against uvicorn 0.54:
+
+* A request's head is bounded in size, number of headers, and the time it may take to arrive; so is the body's time.
+* Every stock Java client offers HTTP/2 in clear (`Upgrade: h2c`) with each request. We may ignore that (RFC 9110,
+  7.8), but httptools stops after such a head, so that uvicorn loses the body (Kludex/uvicorn#2722). Here another
+  parser goes on with the body.
+* Head and body of an answer leave in one write. Two cost another system call, and another wake-up of the client.
+* An idle connection is closed by the server's tick, not by a timer that each request sets and cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import Awaitable, Generator, Sequence
+from typing import Any, Final
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from tally.chassis import problems
+from tally.chassis.problems import Problem
+
+# A request's line and headers: in bytes, in number, and until they have come in full. Then its body.
+_HEAD_MAX_BYTES: Final = 32 * 1024
+_HEADERS_MAX: Final = 100
+_HEAD_S: Final = 10.0
+_BODY_S: Final = 30.0
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+# More than the internal client keeps a connection idle (`client.py`), and than load balancers usually do (60 s).
+_KEEP_ALIVE_S: Final = 75.0
+# Answers with these headers go uvicorn's way.
+_HOP_BY_HOP: Final = frozenset((b"connection", b"transfer-encoding"))
+
+
+class _Done:
+    """What there is to await when nothing is left to wait for."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]
+
+
+_DONE: Final = _Done()
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its answer. An answer of known length in two messages, as ours are, is written at once."""
+
+    _head: bytes | None = None
+    """The answer's head, while it waits for the body."""
+    _length = 0
+
+    def send(self, message: Any) -> Awaitable[None]:  # type: ignore[override]
+        if self.flow.write_paused or self.disconnected:
+            return self._flush_and_send(message)
+        if self._head is not None:
+            body = message.get("body", b"")
+            if message.get("more_body", False) or len(body) != self._length:
+                return self._flush_and_send(message)
+            self.transport.write(self._head if self.scope["method"] == "HEAD" else self._head + body)
+            self._head = None
+            self._completed()
+            return _DONE
+        if self.response_started or not self.keep_alive or message["type"] != "http.response.start":
+            return super().send(message)
+        self._head = self._encoded(message["status"], message["headers"])
+        if self._head is None:
+            return super().send(message)
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        return _DONE
+
+    def _encoded(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+        """The head; None where it has something that only uvicorn's own way deals with."""
+        length = None
+        parts = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name in _HOP_BY_HOP:
+                return None
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        # A header with a line break in it would smuggle another one.
+        if length is None or head.count(b"\n") != len(self.default_headers) + len(headers) + 2:
+            return None
+        self._length = length
+        return head
+
+    def _completed(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        # It may have been told meanwhile that the server stops.
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    async def _flush_and_send(self, message: Any) -> None:
+        """uvicorn's own way from here on; what was held back goes first."""
+        if self._head is not None:
+            self.transport.write(self._head)
+            self._head, self.chunked_encoding, self.expected_content_length = None, False, self._length
+        await super().send(message)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A connection, and the requests on it one after the other."""
+
+    _since_s = 0.0
+    _head_bytes = 0
+    _awaited = True
+    """A head is being waited for: the rest of one that has begun, or the first one."""
+    _idle = False
+    """An answer has been given, and nothing has come since."""
+    _replaying = False
+    """A parser is being told again what the one before it had seen: nobody else needs to hear it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since_s = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._idle = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._go_on_without_upgrade(data[stop.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        framing = [(name, value) for name, value in self.headers if name in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's first one
+        self._replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n" % b"".join(b"%s: %s\r\n" % pair for pair in framing))
+        self._replaying = False
+        if rest:
+            self.data_received(rest)
+
+    def on_message_begin(self) -> None:
+        if not self._replaying:
+            super().on_message_begin()
+            self._since_s, self._head_bytes, self._awaited = self.loop.time(), 0, True
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replaying:
+            self._count(len(url))
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._replaying:
+            self._count(len(name) + len(value))
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
+        self._awaited = False
+        self._complete_scope()
+        existing = self.cycle
+        self.cycle = cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if existing is None or existing.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _complete_scope(self) -> None:
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = self.parser.get_http_version()
+        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        self.scope["raw_path"] = url.path
+        self.scope["query_string"] = url.query or b""
+
+    def on_message_complete(self) -> None:
+        # After a head that offers an upgrade, httptools takes the message for complete.
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle, self._since_s = True, self.loop.time()
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether the client has had its time: for a head, a body, or another request."""
+        if self._idle:
+            return now_s - self._since_s > _KEEP_ALIVE_S
+        if self._awaited:
+            return now_s - self._since_s > _HEAD_S
+        cycle = self.cycle
+        return cycle is not None and cycle.more_body and now_s - self._since_s > _BODY_S
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _HEAD_MAX_BYTES or len(self.headers) >= _HEADERS_MAX:
+            raise ValueError("the head of the request is too large")
+
+    def send_400_response(self, msg: str) -> None:
+        """A problem, and the connection closed: after what could not be parsed, nobody knows where a request begins."""
+        refusal = Problem("bad-request", "This is not a request in HTTP/1.1, or its head is too large.")
+        content = msgspec.json.encode(problems.body(refusal, "/"))
+        self.transport.write(
+            STATUS_LINE[refusal.status]
+            + b"content-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % (problems.CONTENT_TYPE.encode(), len(content))
+            + content
+        )
+        self.transport.close()
