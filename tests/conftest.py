@@ -1,3 +1,3 @@
 """What every test may ask for: fixtures are defined beside what they are about, and named here."""
 
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.broker"]
