@@ -8,7 +8,7 @@ closed) is followed by a fresh attempt after a random pause, until the deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from uuid import UUID
@@ -41,6 +41,9 @@ _BACK_OFF_FIRST_S = 0.01
 #: Reasons that mean: the entity of that side does not exist (any more).
 _GONE = frozenset({Reason.NOT_FOUND, Reason.DELETED, Reason.LOST})
 
+#: Told of an attempt before it begins.
+Begun = Callable[[UUID], Awaitable[None]]
+
 
 @dataclass(slots=True)
 class _Attempt:
@@ -65,8 +68,7 @@ def _origin() -> tuple[str | None, str | None]:
     return (None, None) if here is None else (here.traceparent if here.sampled else None, here.actor)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused(protocol.Refused):
+class _Refused(protocol.Refused, frozen=True):
     """A refusal after a side did not answer: what looks like contention may be nothing but its silence."""
 
     trouble: outcome.Unavailable
@@ -81,13 +83,18 @@ class Creator:
         self._random = random
         self._observer = observer
 
-    async def create(self, left: UUID, right: UUID, deadline: Deadline) -> outcome.CreateOutcome:
-        """Relate ``left`` and ``right``; always answers by the deadline, and what it says stays true."""
+    async def create(
+        self, left: UUID, right: UUID, deadline: Deadline, begun: Begun | None = None
+    ) -> outcome.CreateOutcome:
+        """Relate ``left`` and ``right``; always answers by the deadline, and what it says stays true.
+
+        ``begun`` is called with the id of each attempt before anything is sent for it; what it raises ends all.
+        """
         pause_s = _BACK_OFF_FIRST_S
         while True:
             started_s = self._clock.monotonic_s()
             with self._observer.span("fan_out", operation="create") as span:
-                result = await self._attempt(left, right, deadline)
+                result = await self._attempt(left, right, deadline, begun)
                 label = _label(result)
                 span.set(outcome=label, operation_id=getattr(result, "op", None))
             self._observer.fanned_out("create", label, self._clock.monotonic_s() - started_s)
@@ -100,7 +107,9 @@ class Creator:
 
     # -- one attempt
 
-    async def _attempt(self, left: UUID, right: UUID, deadline: Deadline) -> protocol.Refused | outcome.CreateOutcome:
+    async def _attempt(
+        self, left: UUID, right: UUID, deadline: Deadline, begun: Begun | None
+    ) -> protocol.Refused | outcome.CreateOutcome:
         if (refused := self._unreachable()) is not None:
             return refused
         pinned = await self._pins(deadline)
@@ -108,6 +117,8 @@ class Creator:
             operation.next_time_ms(self._clock.now_ms(), self._participants.closed),
             self._random.getrandbits(76),
         )
+        if begun is not None:
+            await begun(op)
         attempt = _Attempt(op, left, right, pinned, {Side.LEFT: SILENT, Side.RIGHT: SILENT}, {})
         await self._record(attempt, deadline, self._left_s(deadline) * _RECORD_SHARE)
         while True:

@@ -2,62 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 from tally.protocol.relationship import Side
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """Done: both halves of ``op`` are live."""
 
     op: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Already:
+class Already(Struct, frozen=True):
     """Done before: the pair is related by ``op``."""
 
     op: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """Done: ``op`` is dead for ever."""
 
     op: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class NotFound:
+class NotFound(Struct, frozen=True):
     """Refused: the entities of these sides don't exist."""
 
     sides: tuple[Side, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NotRelated:
+class NotRelated(Struct, frozen=True):
     """Refused: both entities may exist, but they aren't related."""
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+class Full(Struct, frozen=True):
     """Refused: no seat is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contended:
+class Contended(Struct, frozen=True):
     """Refused: other operations on this pair were faster until the deadline."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockSkew:
+class ClockSkew(Struct, frozen=True):
     """Refused: the clocks of gateway and participant are too far apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unavailable:
+class Unavailable(Struct, frozen=True):
     """Refused, nothing is recorded now or later: ``service`` can't be reached."""
 
     service: str
@@ -65,8 +57,7 @@ class Unavailable:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """Nothing is proven: what became of ``op`` can be asked for."""
 
     op: UUID

@@ -7,9 +7,10 @@ believed its peer to be: the one that a KILL must name when RECORD never left fo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
+
+from msgspec import Struct
 
 from tally.gateway.coalescer import Coalescer
 from tally.gateway.observer import Observer
@@ -37,8 +38,7 @@ class Marked(Protocol):
 Reply = TypeVar("Reply", bound=Marked)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """One verdict with the mark of the side that gave it."""
 
     verdict: wire.Verdict

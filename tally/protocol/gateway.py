@@ -22,8 +22,9 @@ silent, anything not dead              RESOLVE there; at the deadline unknown
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from tally.protocol.participant import Id, Reason
 from tally.protocol.relationship import Side
@@ -43,16 +44,14 @@ UNSENT = _Unsent.UNSENT
 SILENT = _Silent.SILENT
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """The side held the operation live, as incarnation ``inc``, believing its peer to be ``peer_inc``."""
 
     inc: Id
     peer_inc: Id
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(Struct, frozen=True):
     """The side was dead for the operation: a proof, as long as it stays incarnation ``inc``."""
 
     inc: Id
@@ -64,41 +63,35 @@ class Dead:
 Evidence = _Unsent | _Silent | Recorded | Dead
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """Both halves are live: the relation exists."""
 
 
-@dataclass(frozen=True, slots=True)
-class Already:
+class Already(Struct, frozen=True):
     """Both halves of ``other`` were live: the pair was related before."""
 
     other: Id
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Nothing exists, now or later. ``left`` and ``right`` say why; UNSENT: that side is unavailable."""
 
     left: Reason | _Unsent | None
     right: Reason | _Unsent | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """Nothing is proven. The operation's address tells, at the latest when its epoch is settled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """Send KILL to ``side``, naming the peer incarnation ``inc`` that the proof is from."""
 
     side: Side
     inc: Id
 
 
-@dataclass(frozen=True, slots=True)
-class KillUnsent:
+class KillUnsent(Struct, frozen=True):
     """Send KILL to ``side``, naming the incarnation that its peer had *before* RECORD was sent.
 
     A rejoin since then may have copied the operation to the peer, and the KILL must then be refused.
@@ -107,15 +100,13 @@ class KillUnsent:
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(Struct, frozen=True):
     """Ask ``sides`` what became of the operation; an absent one is fenced by the question."""
 
     sides: tuple[Side, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RecordAgain:
+class RecordAgain(Struct, frozen=True):
     """Send RECORD to both sides again: it is idempotent, and brings evidence of today's incarnations."""
 
 
