@@ -260,6 +260,17 @@ class Database:
             raise
         self._give(connection)
 
+    async def session(self) -> Connection:
+        """A connection beside the others, for what belongs to a session (an advisory lock, LISTEN): the caller's to
+        close. Raises `DatabaseUnavailable`."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await self._connected()
+        except Exception as error:
+            if _means_unreachable(error):
+                raise DatabaseUnavailable(_reason(error), nothing_done=True) from error
+            raise
+
     # --- the connections ---------------------------------------------------------------------------------------
 
     def _left_s(self) -> float | None:
