@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from tally.protocol import gateway, participant, settler
 from tally.protocol.gateway import Dead, Recorded
 from tally.protocol.participant import TABLE, Checks, Decision, Mark, Message, Reason, Row, Snapshot, Status, Table
@@ -96,7 +98,7 @@ def created_on_any_incarnations(left: Any, right: Any, *, expired: bool) -> Any:
     """Acknowledgements of different incarnations pass for one."""
     known = (Recorded, Dead)
     if isinstance(left, known) and isinstance(right, known):
-        left, right = replace(left, inc=0, peer_inc=0), replace(right, inc=0, peer_inc=0)
+        left, right = structs.replace(left, inc=0, peer_inc=0), structs.replace(right, inc=0, peer_inc=0)
     return gateway.create(left, right, expired=expired)
 
 
