@@ -20,16 +20,19 @@ import contextlib
 import random
 import ssl
 from collections.abc import Sequence
+from itertools import count
 from typing import Annotated, Final, Self, TypeAlias
 
+import msgspec
 import structlog
-from msgspec import Meta
+from msgspec import Meta, Struct
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, StaleConnectionError
+from nats.errors import StaleConnectionError
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, Header, PubAck, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import NoStreamResponseError, NotFoundError
+from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
 
 from tally.chassis.auth import GuardedSettings
 from tally.chassis.settings import READABLE_FILE
@@ -44,7 +47,6 @@ DUPLICATE_WINDOW_S: Final = 120.0
 MAX_BYTES: Final = 10 * 1024 * 1024 * 1024
 #: What may wait for acknowledgements at once.
 PENDING_MAX_BYTES: Final = 16 * 1024 * 1024
-_PENDING_MAX: Final = 4000
 #: The broker's limit on a message counts its headers; ours are one id. (One that breaks the limit is not refused by
 #: the broker: it hangs up.)
 _HEADERS_MAX_BYTES: Final = 256
@@ -56,7 +58,7 @@ _PING_S: Final = 5
 _BACKOFF_S: Final = (0.2, 5.0)
 _CLOSE_S: Final = 1.0
 
-_Ack: TypeAlias = "asyncio.Future[PubAck]"
+_Ack: TypeAlias = "asyncio.Future[int | StreamUnavailable]"
 
 log = structlog.get_logger()
 
@@ -82,8 +84,64 @@ class StreamUnavailable(Exception):
     """The broker did not acknowledge. It may have stored the event all the same."""
 
 
+class NoStream(StreamUnavailable):
+    """The broker is there, and has no such stream: somebody deleted it, or the broker lost it."""
+
+
 class EventRefused(Exception):
     """The broker would never take this event: it is too large."""
+
+
+class _Refusal(Struct):
+    code: int
+    description: str = ""
+
+
+class _Acknowledgement(Struct):
+    """What JetStream answers to a publication."""
+
+    seq: int = 0
+    error: _Refusal | None = None
+
+
+class _Acknowledgements:
+    """What is on its way to one connection's broker, and its answers, by an inbox of the connection's own.
+
+    (nats-py's `publish_async` does not pass on a broker's refusal: it leaves its caller to the timeout.)
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = client.new_inbox()
+        self._numbers = count()
+        self._waiting: dict[str, _Ack] = {}
+        self._decoder = msgspec.json.Decoder(_Acknowledgement)
+
+    async def listen(self) -> None:
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    async def send(self, subject: str, body: bytes, headers: dict[str, str]) -> _Ack:
+        """The future is the event's place in the stream, or why it has none."""
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        await self._client.publish(subject, body, reply, headers)
+        ack: _Ack = asyncio.get_running_loop().create_future()
+        ack.add_done_callback(lambda _: self._waiting.pop(reply, None))
+        self._waiting[reply] = ack
+        return ack
+
+    async def _answered(self, message: Msg) -> None:
+        ack = self._waiting.get(message.subject)
+        if ack is not None and not ack.done():
+            ack.set_result(self._read(message))
+
+    def _read(self, message: Msg) -> int | StreamUnavailable:
+        if not message.data:
+            return NoStream(f"nobody keeps a stream: {message.header}")
+        try:
+            answer = self._decoder.decode(message.data)
+        except msgspec.MsgspecError as error:
+            return StreamUnavailable(f"the broker's answer makes no sense: {error}")
+        return answer.seq if answer.error is None else StreamUnavailable(answer.error.description)
 
 
 class Stream:
@@ -116,6 +174,8 @@ class Stream:
             num_replicas=replicas,
         )
         self._client = Client()
+        self._acks: _Acknowledgements | None = None
+        #: Set while the broker can be reached and has the stream.
         self._context: JetStreamContext | None = None
         self._keeper: asyncio.Task[None] | None = None
         #: Something happened to the connection, or to the stream.
@@ -165,7 +225,7 @@ class Stream:
         (outcome,) = await self._publish([(subject or event.stream_subject, event)], timeout_s)
         if isinstance(outcome, BaseException):
             raise outcome
-        return outcome.seq
+        return outcome
 
     async def publish_many(self, events: Sequence[Event], *, timeout_s: float = 5.0) -> list[BaseException | None]:
         """Publishes without waiting for one acknowledgement before sending the next: per event, None or what
@@ -185,14 +245,17 @@ class Stream:
         context = await self.jetstream()
         try:
             return (await context.stream_info(STREAM)).state.last_seq
+        except NotFoundError as error:
+            self._make_sure_again()
+            raise NoStream(_said(error)) from error
         except (NatsError, OSError) as error:
-            raise self._unavailable(error) from error
+            raise StreamUnavailable(_said(error)) from error
 
     # --- publishing
 
     async def _publish(
         self, messages: Sequence[tuple[str, Event]], timeout_s: float
-    ) -> list[PubAck | StreamUnavailable | EventRefused]:
+    ) -> list[int | StreamUnavailable | EventRefused]:
         acks: list[_Ack | StreamUnavailable | EventRefused] = []
         try:
             for subject, event in messages:
@@ -206,20 +269,18 @@ class Stream:
                     ack.cancel()
 
     async def _send(self, subject: str, event: Event) -> _Ack | StreamUnavailable | EventRefused:
-        if self._context is None or not self._client.is_connected:
+        if self._acks is None or not self.connected:
             return StreamUnavailable(self._reason)
         body = encode(event)
         size = len(body) + _HEADERS_MAX_BYTES
         if size > self._client.max_payload:
             return EventRefused(f"{len(body)} bytes are too many for the broker: it takes {self._client.max_payload}")
-        if self._pending_bytes + size > PENDING_MAX_BYTES or len(self._outstanding) >= _PENDING_MAX:
+        if self._pending_bytes + size > PENDING_MAX_BYTES:
             return StreamUnavailable("too much waits for an acknowledgement of the broker")
         try:
-            ack = await self._context.publish_async(subject, body, headers={Header.MSG_ID: str(event.id)})
-        except MaxPayloadError as error:
-            return EventRefused(str(error))
+            ack = await self._acks.send(subject, body, {Header.MSG_ID: str(event.id)})
         except (NatsError, OSError) as error:
-            return self._unavailable(error)
+            return StreamUnavailable(_said(error))
         self._expect(ack, size)
         return ack
 
@@ -232,20 +293,19 @@ class Stream:
         self._pending_bytes += size
         ack.add_done_callback(settled)
 
-    def _outcome(self, ack: _Ack) -> PubAck | StreamUnavailable:
+    def _outcome(self, ack: _Ack) -> int | StreamUnavailable:
         if not ack.done():
             return StreamUnavailable("the broker did not acknowledge in time")
         if ack.cancelled():
             return StreamUnavailable("the connection broke before the broker acknowledged")
-        error = ack.exception()
-        return ack.result() if error is None else self._unavailable(error)
+        outcome = ack.result()
+        if isinstance(outcome, NoStream):
+            self._make_sure_again()
+        return outcome
 
-    def _unavailable(self, error: BaseException) -> StreamUnavailable:
-        if isinstance(error, NoStreamResponseError | NotFoundError):
-            # Somebody deleted the stream, or the broker lost it.
-            self._context = None
-            self._changed.set()
-        return StreamUnavailable(_said(error))
+    def _make_sure_again(self) -> None:
+        self._context = None
+        self._changed.set()
 
     # --- the connection
 
@@ -256,6 +316,8 @@ class Stream:
             self._client = client = Client()
             try:
                 await self._connect(client)
+                self._acks = _Acknowledgements(client)
+                await self._acks.listen()
                 await self._serve(client)
             except Exception as error:
                 self._lost(_said(error))
@@ -311,7 +373,7 @@ class Stream:
 
     async def _ensure(self, client: Client) -> None:
         """Creates the stream, or brings it to what the settings say. An operator's other changes to it stay."""
-        context = client.jetstream(publish_async_max_pending=_PENDING_MAX + 1)
+        context = client.jetstream()
         try:
             config = (await context.stream_info(STREAM)).config
         except NotFoundError:
