@@ -127,6 +127,45 @@ def force_breaker(service: str, peer: str, kind: str, mode: str) -> None:
 
 
 @main.group()
+def parked() -> None:
+    """Messages that a service could not apply: look at them, try them again, or give them up."""
+
+
+@parked.command("list")
+@click.argument("service")
+@in_one_sentence
+def list_parked(service: str) -> None:
+    """What SERVICE has parked, by consumer, the oldest first."""
+    for one in _operator().parked(service):
+        what = f"{one['entity']} {one['subject']}" if one["subject"] else "not an event"
+        tried = f"tried {one['attempts']} times: " if one["attempts"] > 1 else ""
+        click.echo(f"{one['consumer']:<20} {one['sequence']:>8}  {what}  {tried}{one['reason']}")
+
+
+@parked.command("retry", context_settings={"ignore_unknown_options": True})
+@click.argument("service")
+@click.argument("consumer")
+@click.argument("sequence", type=int)
+@in_one_sentence
+def retry_parked(service: str, consumer: str, sequence: int) -> None:
+    """Apply the message of SERVICE's CONSUMER at SEQUENCE, and what waits behind it."""
+    retried = _operator().retry_parked(service, consumer, sequence)
+    left = f"; {retried['waiting']} still wait: {retried['reason']}" if retried["waiting"] else ""
+    click.echo(f"{consumer}: applied {retried['applied']}{left}.")
+
+
+@parked.command("drop", context_settings={"ignore_unknown_options": True})
+@click.argument("service")
+@click.argument("consumer")
+@click.argument("sequence", type=int)
+@in_one_sentence
+def drop_parked(service: str, consumer: str, sequence: int) -> None:
+    """Give up the message of SERVICE's CONSUMER at SEQUENCE, for good. What waits behind it goes on waiting."""
+    _operator().drop_parked(service, consumer, sequence)
+    click.echo(f"{consumer}: dropped {sequence}.")
+
+
+@main.group()
 def faults() -> None:
     """Switch faults on in a running service (started with TALLY_FAULTS=on)."""
 

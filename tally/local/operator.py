@@ -1,4 +1,4 @@
-"""What an operator does to a running local stack, on its admin ports: breakers and faults.
+"""What an operator does to a running local stack, on its admin ports: breakers, faults and parked messages.
 
 Assumes the key in the stack's folder: the operator signs tokens with it, as the services do.
 """
@@ -45,6 +45,18 @@ class Operator:
         """Replace the faults of a service."""
         return self._items(self._asked(service, "PUT", "/admin/faults", {"faults": faults}))
 
+    def parked(self, service: str) -> list[dict[str, Any]]:
+        """The messages that the service could not apply."""
+        return self._items(self._asked(service, "GET", "/admin/parked"))
+
+    def retry_parked(self, service: str, consumer: str, sequence: int) -> dict[str, Any]:
+        """Apply a parked message and what waits behind it: how many were applied, how many wait, and why."""
+        return dict(self._asked(service, "POST", f"/admin/parked/{consumer}/{sequence}/retry"))
+
+    def drop_parked(self, service: str, consumer: str, sequence: int) -> None:
+        """Give a parked message up."""
+        self._asked(service, "DELETE", f"/admin/parked/{consumer}/{sequence}")
+
     def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
         here = self._places.get(service)
         if here is None:
@@ -56,7 +68,7 @@ class Operator:
             raise LocalError(f"The {service} service does not answer at {here.admin_url} ({error}).") from error
         if answer.status == HTTPStatus.NOT_FOUND and path == "/admin/faults":
             raise LocalError(f"Faults are off in the {service} service: start it with TALLY_FAULTS=on.")
-        if answer.status != HTTPStatus.OK:
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             raise LocalError(f"The {service} service refused: {answer.says()}")
         return answer.body
 
