@@ -1,4 +1,5 @@
-"""Who kills, pauses and restarts: at random moments, up to two at once, and always puts things right again.
+"""Who kills, pauses, restarts and switches faults on: at random moments, up to two at once, and always puts things
+right again.
 
 Assumes a stack that does not restart anybody by itself, so that the nemesis says how long somebody is down; whoever is
 found dead without its doing is recorded as `died`, which no history may hold.
@@ -12,11 +13,14 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from random import Random
+from typing import Any
 
 import psutil
 
 from tally.local.failure import LocalError
+from tally.local.operator import Operator
 from tally.local.stack import POSTGRES, LocalStack
 from tests.chaos.history import Fault, Healed, Recorder, now_ns
 
@@ -24,6 +28,7 @@ Strike = tuple[str, str]
 """A fault and its target."""
 
 DIED = "died"
+_PAUSE = ("pause", "long-pause")
 _SERVICES = ("gateway", "author", "conference")
 _KILLS: dict[Strike, float] = {
     **{("kill", service): 3 for service in _SERVICES},
@@ -33,10 +38,38 @@ _KILLS: dict[Strike, float] = {
 }
 _PAUSES: dict[Strike, float] = {**{("pause", service): 3 for service in _SERVICES}, ("pause", POSTGRES): 2}
 
+_OWNERS = ("author", "conference")
+SWITCHED: dict[str, dict[str, Any]] = {
+    "error": {"rate": 0.5},
+    "latency": {"latency_ms": 500, "jitter_ms": 250},
+    "reset": {"rate": 0.5},
+    "cut": {"rate": 0.5},
+    "hang": {"rate": 0.3},
+    "duplicate": {"rate": 0.5},
+    "pool": {},
+    "not-ready": {},
+}
+"""What the services' own fault switch does, and how; clients see it only through the gateway."""
+
+_STOPS: dict[Strike, float] = {("stop", service): 1 for service in _OWNERS}
+_LONG_PAUSES: dict[Strike, float] = {("long-pause", service): 1 for service in _OWNERS}
+
+
+def _switched(*kinds: str) -> dict[Strike, float]:
+    return {(kind, service): 2 for kind in kinds for service in _OWNERS}
+
+
 SCENARIOS: dict[str, dict[Strike, float]] = {
     "kills": _KILLS,
     "pauses": _PAUSES,
-    "all": {**_KILLS, **_PAUSES},
+    "stops": _STOPS,
+    "long-pauses": _LONG_PAUSES,
+    "latency": _switched("latency"),
+    "errors": _switched("error", "pool", "not-ready"),
+    "resets": _switched("reset", "cut", "duplicate"),
+    "hangs": _switched("hang"),
+    "faults": _switched(*SWITCHED),
+    "all": {**_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED)},
     "none": {},
 }
 
@@ -49,7 +82,8 @@ OVERLAP_SHARE = 0.25
 CALM_S = (0.3, 3.0)
 WORK_TIMEOUT_S = 15.0
 DOWN_S = (0.05, 1.0)
-PAUSED_S = (0.2, 4.0)
+LASTS_S = {"pause": (0.2, 4.0), "long-pause": (25.0, 30.0), "stop": (4.0, 8.0), **dict.fromkeys(SWITCHED, (1.0, 6.0))}
+"""What is down for longer, or shorter, than `DOWN_S`."""
 START_TIMEOUT_S = 60.0
 POLL_S = 0.05
 
@@ -67,10 +101,13 @@ class Nemesis:
         self._progress = progress
         self._strikes = SCENARIOS[scenario]
         self._struck: set[str] = set()
+        self._operator = Operator(stack.places, stack.folder)
         self._faults: dict[str, Callable[[str], None]] = {
             "kill": stack.kill,
             "crash": self._crash,
             "restart": stack.stop_service,
+            "stop": stack.stop_service,
+            **{kind: partial(self._switch_on, kind) for kind in SWITCHED},
             DIED: lambda target: None,
         }
 
@@ -105,10 +142,10 @@ class Nemesis:
         return self._random.choices(list(possible), list(possible.values()))
 
     async def _strike(self, fault: str, target: str) -> None:
-        lasts_s = self._random.uniform(*(PAUSED_S if fault == "pause" else DOWN_S))
+        lasts_s = self._random.uniform(*LASTS_S.get(fault, DOWN_S))
         number = self._recorder.number()
         self._recorder.write(Fault(number, now_ns(), fault, target))
-        if fault == "pause":
+        if fault in _PAUSE:
             await self._pause(target, lasts_s)
         else:
             await asyncio.to_thread(self._faults[fault], target)
@@ -135,8 +172,14 @@ class Nemesis:
         with suppress(psutil.NoSuchProcess):
             self._random.choice(serving or backends).kill()
 
+    def _switch_on(self, kind: str, target: str) -> None:
+        fault = {"kind": kind, "expires_s": 60, "seed": self._random.randrange(1_000_000), **SWITCHED[kind]}
+        self._operator.set_faults(target, [{"path": "/internal/", **fault}])
+
     def _heal(self, fault: str, target: str) -> None:
-        if fault not in ("pause", "crash"):
+        if fault in SWITCHED:
+            self._operator.set_faults(target, [])
+        if fault in ("kill", "restart", "stop", DIED):
             self._start(target)
         elif target == POSTGRES:
             # It says "ready" in its file while it recovers from a crash.

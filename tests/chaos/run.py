@@ -28,7 +28,7 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.workload import HOT_PAIRS, Town, keep_asking, preload
 from tests.support.folders import scratch_folder
 
-ENVIRONMENT = {"TALLY_ACCESS_LOG": "errors", "TALLY_LOG_FORMAT": "json"}
+ENVIRONMENT = {"TALLY_ACCESS_LOG": "errors", "TALLY_LOG_FORMAT": "json", "TALLY_FAULTS": "on"}
 REQUEST_DEADLINE_S = 2.0
 """The services' default: what the checker holds them to."""
 
