@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -75,6 +76,8 @@ class Service:
     """What must be in order for the service to be ready: its own things, never a peer."""
     faults: Faults | None = None
     """What goes wrong on purpose, where a setting allows it."""
+    stopping: Callable[[], None] = lambda: None
+    """Told when it begins to stop: who holds answers open ends them, so that nobody has to wait for them."""
     drain_s: float = 0.0
     """How long it goes on after it said that it is not ready: until load balancers have noticed."""
     clock: Clock = field(default_factory=SystemClock)
@@ -107,6 +110,7 @@ def main(
         print(error, file=sys.stderr)
         sys.exit(2)
     logs.configure(name, format=settings.log_format, level=settings.log_level)
+    _allow_connections()
     if command == "migrate":
         sys.exit(_run(_migrated(settings, migrations)))
     signals = Signals(name, environ=os.environ, process=True)
@@ -123,6 +127,12 @@ def _run(work: Any) -> int:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         code: int = runner.run(work)
         return code
+
+
+def _allow_connections() -> None:
+    """As many files, and so connections, as the process may have: the usual soft limit is 1,024."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _migrated(settings: Any, migrations: Sequence[Source]) -> int:
@@ -224,6 +234,7 @@ async def running(service: Service) -> AsyncIterator[Addresses]:
         finally:
             health.draining = True
             await asyncio.sleep(service.drain_s)
+            service.stopping()
 
 
 # --- what answers ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tally.local.failure import LocalError
 from tally.local.run import run
-from tally.local.services import Program
+from tally.local.services import SERVICES, Program
+
+CORE = tuple(program for program in SERVICES if program.name in ("author", "conference", "gateway"))
+"""The relationship's own three: for suites that ask nobody else, and must hold without the others."""
 
 _STANDIN = ("{python}", "-m", "tests.support.standin")
 

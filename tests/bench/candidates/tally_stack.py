@@ -7,6 +7,7 @@ from tally.local.stack import LocalStack, free_ports
 from tests.bench import bare
 from tests.bench.candidates.candidate import Candidate, Ground
 from tests.bench.databases import Database, load_entities
+from tests.support.stacks import CORE
 
 LIVE_ROWS = "SELECT count(*) FROM attendance_half WHERE st = 'L'"
 # As the other candidates, and as in production: no line for a request that went well.
@@ -30,7 +31,8 @@ def bare_stack(ground: Ground) -> Iterator[Candidate]:
 def _stack(ground: Ground, environment: Mapping[str, str], letter: str, title: str) -> Iterator[Candidate]:
     stack = LocalStack(
         ground.folder,
-        ports=free_ports(),
+        programs=CORE,
+        ports=free_ports(CORE),
         env={**environment, **ENVIRONMENT},
         supervise=False,  # Who dies is to be seen in the figures.
         durable=True,

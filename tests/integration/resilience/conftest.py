@@ -9,6 +9,7 @@ import pytest
 from tally.local.stack import LocalStack, free_ports
 from tests.integration.resilience.deployment import Deployment, deployed
 from tests.support.folders import scratch_folder
+from tests.support.stacks import CORE
 
 ENVIRONMENT = {"TALLY_FAULTS": "on", "TALLY_ACCESS_LOG": "all", "TALLY_SETTLE_LAG_S": "2.0"}
 
@@ -17,7 +18,9 @@ ENVIRONMENT = {"TALLY_FAULTS": "on", "TALLY_ACCESS_LOG": "all", "TALLY_SETTLE_LA
 def stack() -> Iterator[LocalStack]:
     with (
         scratch_folder() as folder,
-        LocalStack(folder / ".tally", ports=free_ports(), env=ENVIRONMENT, supervise=False, durable=False) as stack,
+        LocalStack(
+            folder / ".tally", programs=CORE, ports=free_ports(CORE), env=ENVIRONMENT, supervise=False, durable=False
+        ) as stack,
     ):
         yield stack
 

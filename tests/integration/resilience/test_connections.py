@@ -37,9 +37,12 @@ async def crowd(url: str, number: int, first: bytes = b"") -> AsyncIterator[list
         yield [await stack.enter_async_context(connection(url, first)) for _ in range(number)]
 
 
-@pytest.mark.parametrize("service", ["gateway", "conference"])
-async def test_hundreds_of_idle_and_slow_connections_leave_the_others_unaffected(
-    deployment: Deployment, service: str
+@pytest.mark.parametrize(
+    ("service", "idle"),
+    [("gateway", IDLE), ("conference", IDLE), pytest.param("gateway", 10_000, marks=pytest.mark.chaos)],
+)
+async def test_idle_and_slow_connections_leave_the_others_unaffected(
+    deployment: Deployment, service: str, idle: int
 ) -> None:
     event, authors = await deployment.event(), [await deployment.author() for _ in range(CLIENTS)]
 
@@ -50,7 +53,7 @@ async def test_hundreds_of_idle_and_slow_connections_leave_the_others_unaffected
     url = deployment.stack.urls[service]
     head = b"POST /event HTTP/1.1\r\nHost: t\r\nX-Slow: "
     body = b"POST /event HTTP/1.1\r\nHost: t\r\nContent-Length: 500\r\n\r\n{"
-    async with crowd(url, IDLE), crowd(url, SLOW, head) as slow, crowd(url, SLOW, body):
+    async with crowd(url, idle), crowd(url, SLOW, head) as slow, crowd(url, SLOW, body):
         for _, writer in slow:
             writer.write(b"a")
         during = await at_once(CLIENTS, EACH, create)

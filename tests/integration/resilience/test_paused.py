@@ -12,7 +12,7 @@ from tests.integration.resilience.deployment import Answer, Deployment, at_once
 
 pytestmark = pytest.mark.chaos
 
-PAUSE_S = 10.0
+PAUSE_S = 30.0
 CLIENTS = 12
 DEADLINE_S, GRACE_S = 2.0, 0.5
 CONNECTIONS_MAX = 32

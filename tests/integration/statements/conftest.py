@@ -7,13 +7,14 @@ import pytest
 from tally.local.stack import LocalStack, free_ports
 from tests.integration.statements.stage import Stage
 from tests.support.folders import scratch_folder
+from tests.support.stacks import CORE
 
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[LocalStack]:
     with (
         scratch_folder() as folder,
-        LocalStack(folder / ".tally", ports=free_ports(), supervise=False, durable=False) as running,
+        LocalStack(folder / ".tally", programs=CORE, ports=free_ports(CORE), supervise=False, durable=False) as running,
     ):
         yield running
 

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from tally.local.stack import LocalStack, free_ports
 from tests.integration.statements.stage import Stage
 from tests.support.folders import scratch_folder
+from tests.support.stacks import CORE
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -41,9 +42,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     cert_file, key_file = folder / "certificate.pem", folder / "key.pem"
     cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return cert_file, key_file
 
@@ -58,7 +57,7 @@ def secured() -> Iterator[tuple[Stage, Path]]:
             "TALLY_TLS_CA_FILE": str(cert_file),
         }
         with LocalStack(
-            folder / ".tally", ports=free_ports(), env=env, supervise=False, durable=False
+            folder / ".tally", programs=CORE, ports=free_ports(CORE), env=env, supervise=False, durable=False
         ) as running:
             yield Stage(running), cert_file
 
