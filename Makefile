@@ -4,14 +4,18 @@
 SEEDS ?= 200
 SECONDS ?= 60
 SCENARIO ?= all
+IMAGE ?= tally:0.1.0
+BASE_IMAGE ?= python:3.11-slim
 BIN := .venv/bin
-export TALLY_PYTHON
+export TALLY_PYTHON CLUSTER NAMESPACE IMAGE KIND_IMAGE POSTGRES_IMAGE NATS_IMAGE PROMETHEUS_IMAGE KIND_UP HELM_ARGS
+export BASE_IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate model chaos-local bench lint golden lock clean reset-data run-env test-env
+.PHONY: help run demo test simulate model chaos-local bench lint golden lock clean reset-data run-env test-env \
+        chart-docs chart-files wheels image kind-up kind-down e2e
 
 help:  ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: run-env  ## Start PostgreSQL and every service; Ctrl-C stops them
 	@exec $(BIN)/tally run
@@ -43,6 +47,30 @@ golden: test-env  ## Write the golden files anew, for review as a diff
 lock:  ## Write requirements/*.txt anew from pyproject.toml (needs uv)
 	@uv pip compile $(LOCK) pyproject.toml --extra embedded -o requirements/run.txt
 	@uv pip compile $(LOCK) pyproject.toml --extra embedded --extra test -c requirements/run.txt -o requirements/test.txt
+	@uv pip compile $(LOCK) pyproject.toml --extra mailbox -c requirements/run.txt -o requirements/image.txt
+
+chart-docs: test-env  ## Write the chart's README and schema anew from its values
+	@exec $(BIN)/python scripts/chart_docs.py
+
+chart-files:  ## Copy dashboards and alerts into the chart
+	@rm -f charts/tally/files/dashboards/* charts/tally/files/alerts/*
+	@cp observability/dashboards/*.json charts/tally/files/dashboards/
+	@cp observability/alerts/*.yaml charts/tally/files/alerts/
+
+image:  ## Build the one image of all services: IMAGE=tally:0.1.0 BASE_IMAGE=python:3.11-slim
+	@docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	    --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+wheels: run-env  ## Fetch the image's packages into dist/wheels, for a build without a network
+	@rm -rf dist/wheels
+	@$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --require-hashes \
+	    -r requirements/image.txt -d dist/wheels
+
+kind-up:  ## Tally on a kind cluster: KIND_IMAGE, BASE_IMAGE, POSTGRES_IMAGE, NATS_IMAGE, PROMETHEUS_IMAGE
+	@exec k8s/up
+
+kind-down:  ## Delete the kind cluster: CLUSTER=tally
+	@exec kind delete cluster --name $(or $(CLUSTER),tally)
 
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11
 

@@ -1,0 +1,50 @@
+{{/* Where the databases, the stream and the mail server are, and which Secrets open them. */}}
+
+{{/* (list $ name service): the Secret with the database's address. */}}
+{{- define "tally.databaseSecret" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $service := index . 2 -}}
+{{- if $service.databaseSecret -}}
+{{- $service.databaseSecret -}}
+{{- else if eq $root.Values.databases.mode "bundled" -}}
+{{- include "tally.database" (list $root $name) -}}
+{{- else if eq $root.Values.databases.mode "cloudnative-pg" -}}
+{{- include "tally.database" (list $root $name) -}}-app
+{{- else -}}
+{{- fail (printf "services.%s.databaseSecret is needed: databases.mode is external" $name) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list $ name): the name of a service's database server. */}}
+{{- define "tally.database" -}}
+{{- include "tally.name" (list (first .) (printf "%s-database" (last .))) -}}
+{{- end -}}
+
+{{- define "tally.natsSecret" -}}
+{{- default (include "tally.name" (list . "nats")) .Values.nats.existingSecret -}}
+{{- end -}}
+
+{{- define "tally.mailHost" -}}
+{{- if eq .Values.mail.mode "bundled" -}}
+{{- include "tally.name" (list . "mail") -}}
+{{- else -}}
+{{- required "mail.host is needed: mail.mode is external" .Values.mail.host -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tally.mailPort" -}}
+{{- if eq .Values.mail.mode "bundled" -}}8025{{- else -}}{{- .Values.mail.port | int -}}{{- end -}}
+{{- end -}}
+
+{{/* (list $ secret key): what a generated Secret holds already, or something new: an upgrade must not change it.
+     It begins with a letter: NATS would read digits as a number. */}}
+{{- define "tally.kept" -}}
+{{- $root := index . 0 -}}
+{{- $found := lookup "v1" "Secret" $root.Release.Namespace (index . 1) -}}
+{{- if and $found (hasKey $found.data (index . 2)) -}}
+{{- index $found.data (index . 2) | b64dec -}}
+{{- else -}}
+{{- printf "k%s" (randAlphaNum 31) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,97 @@
+{{/* What a service is told by its environment: the ConfigMap's variables, and those that are secrets. */}}
+
+{{/* (list $ name service): the variables that are no secrets. */}}
+{{- define "tally.settings" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $service := index . 2 -}}
+{{- $callers := list -}}
+{{- range include "tally.callers" (list $root $name) | fromYamlArray -}}
+{{- $callers = append $callers (include "tally.subject" (list $root .)) -}}
+{{- end -}}
+{{- $operators := list (include "tally.subject" (list $root "test")) -}}
+{{- range $root.Values.tokens.operators -}}
+{{- $operators = append $operators (include "tally.subject" (list $root .)) -}}
+{{- end -}}
+{{- $settings := dict
+  "TALLY_HOST" "0.0.0.0"
+  "TALLY_PORT" (int $service.port)
+  "TALLY_LOG_FORMAT" "json"
+  "TALLY_REQUEST_DEADLINE_S" $root.Values.requestDeadlineSeconds
+  "TALLY_SHUTDOWN_GRACE_S" (include "tally.shutdownGrace" $root)
+  "TALLY_TOKEN_ISSUER" $root.Values.tokens.issuer
+  "TALLY_TOKEN_FOLDER" (include "tally.tokenFolder" $root)
+  "TALLY_TOKEN_CALLERS" (default "nobody" (join "," $callers))
+  "TALLY_TOKEN_OPERATORS" (join "," $operators)
+  "TALLY_FAULTS" (ternary "on" "off" $root.Values.faults)
+-}}
+{{- if $root.Values.tokens.jwks -}}
+{{- $_ := set $settings "TALLY_TOKEN_JWKS" (printf "%s/jwks.json" (include "tally.tokenFolder" $root)) -}}
+{{- else -}}
+{{- $_ := set $settings "TALLY_TOKEN_JWKS" $root.Values.tokens.jwksUrl -}}
+{{- $_ := set $settings "TALLY_TOKEN_JWKS_CA_FILE" (printf "%s/ca.crt" (include "tally.tokenFolder" $root)) -}}
+{{- $_ := set $settings "TALLY_TOKEN_JWKS_BEARER_FILE" (printf "%s/api-server" (include "tally.tokenFolder" $root)) -}}
+{{- end -}}
+{{- range $service.calls -}}
+{{- $port := int (get $root.Values.services .).port -}}
+{{- $_ := set $settings (printf "TALLY_%s_URL" (upper .)) (printf "http://%s:%d" (include "tally.name" (list $root .)) $port) -}}
+{{- end -}}
+{{- if $service.stream -}}
+{{- $_ := set $settings "TALLY_STREAM_REPLICAS" (int $root.Values.nats.streamReplicas) -}}
+{{- $_ := set $settings "TALLY_STREAM_MAX_BYTES" (int64 $root.Values.nats.streamMaxBytes) -}}
+{{- end -}}
+{{- if and $service.stream (eq $root.Values.nats.mode "external") $root.Values.nats.url -}}
+{{- $_ := set $settings "TALLY_STREAM_URL" $root.Values.nats.url -}}
+{{- end -}}
+{{- if and $service.stream $root.Values.nats.credentialsSecret -}}
+{{- $_ := set $settings "TALLY_STREAM_CREDENTIALS_FILE" "/var/run/secrets/nats/nats.creds" -}}
+{{- end -}}
+{{- if $service.mail -}}
+{{- $_ := set $settings "TALLY_SMTP_HOST" (include "tally.mailHost" $root) -}}
+{{- $_ := set $settings "TALLY_SMTP_PORT" (include "tally.mailPort" $root) -}}
+{{- $_ := set $settings "TALLY_MAIL_FROM" $root.Values.mail.from -}}
+{{- end -}}
+{{- if $root.Values.tracing.endpoint -}}
+{{- $_ := set $settings "OTEL_EXPORTER_OTLP_ENDPOINT" $root.Values.tracing.endpoint -}}
+{{- end -}}
+{{- range $variable, $value := mergeOverwrite $settings $service.settings }}
+{{ $variable }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ name service): the variables of a container. */}}
+{{- define "tally.environment" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $service := index . 2 -}}
+envFrom:
+  - configMapRef:
+      name: {{ include "tally.name" (list $root $name) }}
+  {{- range $service.settingsFromSecrets }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- if and $service.mail $root.Values.mail.existingSecret }}
+  - secretRef:
+      name: {{ $root.Values.mail.existingSecret }}
+  {{- end }}
+env:
+  - name: POD_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+  {{- if $service.database }}
+  - name: TALLY_DATABASE_URL
+    valueFrom:
+      secretKeyRef:
+        name: {{ include "tally.databaseSecret" . }}
+        key: uri
+  {{- end }}
+  {{- if and $service.stream (or (eq $root.Values.nats.mode "bundled") $root.Values.nats.existingSecret) }}
+  - name: TALLY_STREAM_URL
+    valueFrom:
+      secretKeyRef:
+        name: {{ include "tally.natsSecret" $root }}
+        key: url
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,84 @@
+"""Values: each is described, each misspelt one is refused, and what is made from them is up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import chart_docs
+from tests.golden.chart.rendering import CHART, SETS, Refused, manifests, rendered
+
+Golden = Callable[[str, str], None]
+ROOT = CHART.parents[1]
+
+
+def test_the_readme_and_the_schema_follow_from_the_values(golden: Golden) -> None:
+    for name, content in chart_docs.generated().items():
+        golden(f"charts/tally/{name}", content)
+
+
+def test_a_value_that_says_nothing_of_itself_is_found() -> None:
+    said = chart_docs.comments("# -- One.\none: 1\ntwo: 2\n")
+    with pytest.raises(chart_docs.Undocumented, match="two has no description"):
+        list(chart_docs.rows({"one": 1, "two": 2}, said))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicaCount": 2},
+        {"image": {"tagg": "1"}},
+        {"services": {"author": {"replica": 2}}},
+        {"services": {"authr": {"replicas": 2}}},
+        {"services": {"gateway": {"autoscaling": {"enable": True}}}},
+        {"defaults": {"settings": {"LOG_LEVEL": "debug"}}},
+        {"databases": {"mode": "bundeled"}},
+        {"networkPolicy": {"apiServer": {"port": 443}}},
+        {"monitoring": {"serviceMonitor": {"enabled": "yes"}}},
+        {"requestDeadlineSeconds": 0},
+    ],
+    ids=str,
+)
+def test_a_misspelt_or_wrong_value_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(Refused):
+        rendered(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"databases": {"mode": "external"}}, "databaseSecret is needed"),
+        ({"mail": {"mode": "external"}}, "mail.host is needed"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
+        ({"services": {"author": {"calls": ["ledger"]}}}, "author calls ledger, which is not among the services"),
+    ],
+)
+def test_values_that_lack_something_end_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Refused, match=sentence):
+        rendered(values)
+
+
+def test_a_new_service_is_one_block_of_values() -> None:
+    templates = rendered({"services": {"ledger": {"port": 8040, "calls": ["author"]}}})
+    for kind in ("deployment", "service", "serviceaccount", "configmap", "networkpolicy"):
+        assert "name: tally-ledger\n" in templates[f"tally/templates/{kind}.yaml"], kind
+
+
+@pytest.mark.parametrize(("folder", "pattern"), [("dashboards", "*.json"), ("alerts", "*.yaml")])
+def test_the_chart_carries_the_dashboards_and_alerts_as_they_are(folder: str, pattern: str) -> None:
+    """`make chart-files` copies them: a chart can hold no links to what is outside of it."""
+    assert _contents(CHART / "files" / folder, pattern) == _contents(ROOT / "observability" / folder, pattern)
+    kinds = {"dashboards": "grafana_dashboard", "alerts": "PrometheusRule"}
+    made = [m for m in manifests("everything") if kinds[folder] in (m["kind"], *m["metadata"].get("labels", {}))]
+    assert len(made) == len(_contents(CHART / "files" / folder, pattern)) > 0
+
+
+def _contents(folder: Path, pattern: str) -> dict[str, str]:
+    return {file.name: file.read_text() for file in folder.glob(pattern)}
+
+
+def test_every_set_of_values_is_one_that_chart_testing_finds() -> None:
+    assert {file.name for file in (CHART / "ci").iterdir()} == {f"{name}-values.yaml" for name in SETS}
