@@ -40,6 +40,7 @@ RESPONSE_HEADERS: Final[dict[str, Json]] = {
         "schema": {"type": "string"},
     },
     "Location": {"description": "Its address.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Preference-Applied": {"description": "The preference that was honoured.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {"description": "What to authenticate by.", "schema": {"type": "string"}},
 }

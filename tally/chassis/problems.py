@@ -71,6 +71,7 @@ CODES: Final[Mapping[str, Code]] = {
     "already-exists": Code(409, "It exists already"),
     "has-dependents": Code(409, "Other things depend on it"),
     "capacity-below-taken": Code(409, "More seats are taken than this capacity"),
+    "operation-ended": Code(409, "The operation has ended already"),
     "contended": Code(409, "Others are changing the same thing", retryable=True, retry_after_s=1),
     "idempotency-in-flight": Code(409, "A request with this key is in progress", retryable=True, retry_after_s=1),
     "idempotency-key-reused": Code(422, "The key was used for a different request"),

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tally.chassis import context
+from tally.chassis import context, idempotency
 from tally.chassis.clock import Clock
 from tally.chassis.http import (
     AFTER,
@@ -34,6 +34,8 @@ from tally.chassis.problems import Problem
 from tally.gateway import outcome
 from tally.gateway.cancel import Canceller
 from tally.gateway.create import Creator
+from tally.gateway.deferral import Accepted, Desk
+from tally.gateway.operations import Standing, is_deferred
 from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
 from tally.gateway.status import StatusReader
 from tally.protocol import operation
@@ -46,21 +48,41 @@ _DEADLINE_S = 2.0
 
 class Operation(Struct, frozen=True, omit_defaults=True):
     """What became of an operation. `done` exists now; `refused` and `cancelled` are final; `undecided` is
-    decided within the settlement lag; `unknown` means that a service did not answer."""
+    decided within the settlement lag; `unknown` means that a service did not answer.
+
+    One that was answered with 202 is `deferred` until it ends as `confirmed` (`attempt` is the operation that did
+    it), `rejected` or `abandoned`; `parked` waits for an operator."""
 
     id: UUID
-    state: Literal["done", "refused", "cancelled", "undecided", "unknown"]
+    state: Literal[
+        "done",
+        "refused",
+        "cancelled",
+        "undecided",
+        "unknown",
+        "deferred",
+        "confirmed",
+        "rejected",
+        "abandoned",
+        "parked",
+    ]
     halves: dict[str, str]
     reasons: list[str] = []
     location: str | None = None
+    detail: str | None = None
+    attempt: UUID | None = None
+    attempts: int | None = None
+    next_at: datetime | None = None
 
 
 class Degraded(Struct, frozen=True):
-    """A service that did not answer: what it alone knows is missing from the page."""
+    """A service that did not answer: what it alone knows is missing from the page. What is shown of its entities is
+    the other service's copy, which was true at `as_of` or later."""
 
     service: str
     reason: str
     since: datetime | None = None
+    as_of: datetime | None = None
 
 
 class RelationRoutes:
@@ -73,9 +95,11 @@ class RelationRoutes:
         canceller: Canceller,
         reader: Reader,
         status: StatusReader,
+        desk: Desk,
         clock: Clock,
     ) -> None:
         self._relationship = relationship
+        self._desk = desk
         self._creator = creator
         self._canceller = canceller
         self._reader = reader
@@ -99,9 +123,18 @@ class RelationRoutes:
             "handler": self._create,
             "response": self._resource,
             "status": 201,
-            "also": {200: self._resource},
-            "sends": ("Location",),
-            "problems": ("not-a-uuid", *not_found, f"{right}-full", "contended", *failures),
+            "also": {200: self._resource, 202: Accepted},
+            "headers": (PREFER, idempotency.KEY),
+            "sends": ("Location", "Preference-Applied"),
+            "problems": (
+                "not-a-uuid",
+                *not_found,
+                f"{right}-full",
+                "contended",
+                *failures,
+                "invalid-header",
+                "idempotency-key-reused",
+            ),
             "tags": (name,),
         }
         one: dict[str, Any] = {
@@ -114,7 +147,7 @@ class RelationRoutes:
             Route(
                 "POST",
                 self._path,
-                summary=f"Relate a {left} and a {right}; 200 if they are already.",
+                summary=f"Relate a {left} and a {right}; 200 if they are already, 202 with respond-async.",
                 **create,
             ),
             Route("PUT", self._path, summary="The same: creating it is idempotent.", **create),
@@ -142,9 +175,9 @@ class RelationRoutes:
                 "GET",
                 "/operation/{operation}",
                 self._operation,
-                "What became of an operation, as both halves tell it.",
+                "What became of an operation: as both halves tell it, or how it stands if it was deferred.",
                 response=Operation,
-                problems=("not-a-uuid", "operation-not-found"),
+                problems=("not-a-uuid", "operation-not-found", "service-unavailable"),
                 tags=("operation",),
             ),
         ]
@@ -153,6 +186,8 @@ class RelationRoutes:
 
     async def _create(self, request: Request) -> Response:
         left, right = path_uuid(request, self._left), path_uuid(request, self._right)
+        if preferences(request).respond_async:
+            return await self._desk.accept(request, left, right)
         result = await self._creator.create(left, right, self._deadline())
         match result:
             case outcome.Created(op):
@@ -233,6 +268,8 @@ class RelationRoutes:
 
     async def _operation(self, request: Request) -> Response:
         op = path_uuid(request, "operation")
+        if is_deferred(op):
+            return self._deferred(await self._desk.standing(op))
         if op.version != 7:
             raise Problem("operation-not-found", f"{op} is not the id of an operation.", operation=str(op))
         told = await self._status.operation(op, self._deadline())
@@ -248,6 +285,24 @@ class RelationRoutes:
                 location=location,
             )
         )
+
+    def _deferred(self, standing: Standing) -> Response:
+        deferral, data = standing.deferral, standing.data
+        reason = data.get("code") or data.get("reason")
+        created = standing.state == "confirmed"
+        known: dict[str, Any] = {
+            "id": deferral.operation,
+            "state": standing.state,
+            "halves": {},
+            "reasons": [] if reason is None else [reason],
+            "location": self._location(deferral.left, deferral.right) if created else None,
+            "detail": data.get("detail"),
+            "next_at": data.get("next_at"),
+            # Of a confirmed one it is the operation that did it, of a retried one how many there were.
+            "attempt": data.get("attempt") if created else None,
+            "attempts": data.get("attempts") if created else data.get("attempt", data.get("attempts")),
+        }
+        return json_response(msgspec.convert(known, Operation))
 
     # -- inside
 
@@ -343,4 +398,4 @@ def _link(request: Request, next: str | None) -> dict[str, str] | None:
 
 def _degraded(missing: Missing) -> Degraded:
     since = None if missing.since_ms is None else datetime.fromtimestamp(missing.since_ms / 1000, UTC)
-    return Degraded(missing.service, _IN_WORDS.get(missing.reason, missing.reason), since)
+    return Degraded(missing.service, _IN_WORDS.get(missing.reason, missing.reason), since, missing.as_of)

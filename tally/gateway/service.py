@@ -5,6 +5,7 @@ Assumes that the service brings the owners' addresses. It keeps nothing, so it n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from random import Random
@@ -14,27 +15,33 @@ from msgspec import Meta
 
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service
-from tally.chassis.auth import GuardedSettings, guards, identified, token_source
+from tally.chassis.auth import guards, identified, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
 from tally.chassis.faults import Faults
 from tally.chassis.signals import Signals
 from tally.gateway.cancel import Canceller
+from tally.gateway.control import Control
 from tally.gateway.create import Creator
+from tally.gateway.deferral import Desk
+from tally.gateway.deferred import Deferred, DeferredSettings
+from tally.gateway.notes import Notes
 from tally.gateway.observer import Observed
+from tally.gateway.operations import Operations
 from tally.gateway.participants import Participants
 from tally.gateway.read import Reader
 from tally.gateway.routes import RelationRoutes
 from tally.gateway.status import StatusReader
 from tally.halves.peer import Peer
 from tally.halves.transport import HttpTransport
+from tally.messaging.stream import Stream
 from tally.protocol.relationship import Relationship, Side
 
 _KINDS = ["read", "write"]
 
 
-class GatewaySettings(GuardedSettings, frozen=True, kw_only=True):
+class GatewaySettings(DeferredSettings, frozen=True, kw_only=True):
     """Settings of a gateway."""
 
     hedged_reads: Annotated[
@@ -60,23 +67,46 @@ def gateway(
     transport = HttpTransport(calls)
     observed = Observed(signals, relationship)
     participants = Participants(relationship, {side: Peer(relationship, side, transport) for side in Side}, observed)
+    stream = Stream.of(settings, name, signals)
+    operations = Operations(stream, relationship, name, clock)
+    notes = Notes(stream, kept_s=settings.deferred_max_age_s, replicas=settings.stream_replicas)
+    creator = Creator(participants, clock, Random(), observed)
+    status = StatusReader(participants, clock)
     relation = RelationRoutes(
         relationship,
-        Creator(participants, clock, Random(), observed),
+        creator,
         Canceller(participants, clock, observed),
         Reader(participants, clock, observed),
-        StatusReader(participants, clock),
+        status,
+        Desk(stream, operations, notes, clock, Random()),
         clock,
+    )
+    deferred = Deferred(
+        stream,
+        operations,
+        notes,
+        creator,
+        status,
+        relationship,
+        signals,
+        clock,
+        Random(),
+        name=name,
+        max_age_s=settings.deferred_max_age_s,
+        attempt_s=settings.request_deadline_s,
     )
     _, operators = guards(settings, name, clock, signals)
     faults = Faults(clock, signals) if settings.faults == "on" else None
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with client:
+        async with client, stream:
             for side in Side:
                 calls.announce(relationship.end(side).service, _KINDS)
-            yield
+            async with asyncio.TaskGroup() as agents:
+                working = agents.create_task(deferred.run(), name="deferred")
+                yield
+                working.cancel()
             await participants.close()
 
     return Service(
@@ -84,7 +114,11 @@ def gateway(
         settings=settings,
         signals=signals,
         routes=identified(relation.routes(), settings, clock, signals),
-        admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
+        admin_routes=[
+            *breaker_routes(calls, operators),
+            *Control(operations, notes).routes(operators),
+            *(faults.routes(operators) if faults else []),
+        ],
         lifespan=lifespan,
         checks={"faults": faults.check_ready} if faults else {},
         faults=faults,

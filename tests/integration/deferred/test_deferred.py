@@ -1,0 +1,247 @@
+"""Deferred operations on a real broker: how they end, in which order, and that none is carried out twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tally.gateway.operations import partition_of
+from tally.messaging.stream import StreamUnavailable
+from tests.integration.deferred.deployment import CLOCK, Gateway, Owners, connected, gateway, working
+from tests.support.broker import Broker
+
+
+async def test_an_operation_is_carried_out_and_confirmed_by_its_attempt(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    async with gateway(broker.url, owners) as one, working(one):
+        deferral = await one.defer(author, event)
+        assert await one.ended(deferral) == "confirmed"
+        standing = await one.operations.standing(deferral.operation)
+        assert standing is not None
+        assert [str(op) for op in owners.live(author, event)] == [standing.data["attempt"]]
+
+
+async def test_what_can_never_be_done_is_rejected_with_its_reason(broker: Broker) -> None:
+    owners = Owners()
+    author, full = owners.author(), owners.event(capacity=0)
+    async with gateway(broker.url, owners) as one, working(one):
+        codes = {}
+        for left, right in ((uuid4(), full), (author, uuid4()), (uuid4(), uuid4()), (author, full)):
+            deferral = await one.defer(left, right)
+            assert await one.ended(deferral) == "rejected"
+            standing = await one.operations.standing(deferral.operation)
+            assert standing is not None
+            codes[left, right] = standing.data["code"]
+        assert list(codes.values()) == ["author-not-found", "event-not-found", "both-not-found", "event-full"]
+
+
+async def test_it_waits_for_a_service_that_is_away_and_ends_when_it_is_back(broker: Broker) -> None:
+    owners = Owners()
+    owners.conference.away = True
+    async with gateway(broker.url, owners) as one, working(one):
+        deferral = await one.defer(owners.author(), owners.event())
+        await one.retried()
+        assert (await one.operations.standing(deferral.operation)).state == "deferred"  # type: ignore[union-attr]
+        owners.conference.away = False
+        assert await one.ended(deferral) == "confirmed"
+
+
+async def test_an_author_deleted_meanwhile_is_the_reason_of_a_rejection(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    owners.conference.away = True
+    async with gateway(broker.url, owners) as one, working(one):
+        deferral = await one.defer(author, event)
+        await one.retried()
+        for store in owners.stores.values():
+            store.entities.pop(author, None)
+        owners.conference.away = False
+        assert await one.ended(deferral) == "rejected"
+        standing = await one.operations.standing(deferral.operation)
+        assert standing is not None
+        assert standing.data["code"] == "author-not-found"
+
+
+async def test_an_authors_operations_end_in_their_order_also_with_two_gateways(broker: Broker) -> None:
+    owners = Owners()
+    authors = [owners.author() for _ in range(4)]
+    events = [owners.event() for _ in range(6)]
+    owners.conference.away = True
+    async with gateway(broker.url, owners) as one, gateway(broker.url, owners) as two, working(one, two):
+        deferrals = [await one.defer(author, event) for event in events for author in authors]
+        await one.retried()
+        owners.conference.away = False
+        for deferral in deferrals:
+            assert await one.ended(deferral) == "confirmed"
+        ends = [event.subject for event in await one.told() if event.type == "operation.confirmed"]
+        for author in authors:
+            wanted = [deferral.operation for deferral in deferrals if deferral.left == author]
+            assert [op for op in ends if op in wanted] == wanted
+
+
+async def test_an_attempt_without_an_answer_is_asked_about_before_there_is_another(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    owners.conference.silent_to = {"record", "resolve", "status", "find"}
+    async with gateway(broker.url, owners) as one, working(one):
+        deferral = await one.defer(author, event)
+        await one.retried()
+        [first] = owners.live(author, event)
+        owners.conference.silent_to = set()
+        assert await one.ended(deferral) == "confirmed"
+        standing = await one.operations.standing(deferral.operation)
+        assert standing is not None
+        assert standing.data["attempt"] == str(first)
+        assert owners.live(author, event) == [first]
+
+
+async def test_a_crash_after_the_creation_confirms_what_was_created(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    async with (
+        gateway(broker.url, owners, ack_wait_s=2.0) as one,
+        gateway(broker.url, owners, ack_wait_s=2.0) as two,
+    ):
+        deferral = await one.defer(author, event)
+        with pytest.raises(_Crash):
+            await _dies_before(one, "tell", partition_of(author))
+        [attempt] = owners.live(author, event)
+        async with working(two):
+            assert await two.ended(deferral) == "confirmed"
+        standing = await two.operations.standing(deferral.operation)
+        assert standing is not None
+        assert standing.data["attempt"] == str(attempt)
+        assert owners.live(author, event) == [attempt]
+
+
+async def test_what_was_cancelled_after_a_crash_is_not_created_again(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    async with (
+        gateway(broker.url, owners, ack_wait_s=2.0) as one,
+        gateway(broker.url, owners, ack_wait_s=2.0) as two,
+    ):
+        deferral = await one.defer(author, event)
+        with pytest.raises(_Crash):
+            await _dies_before(one, "tell", partition_of(author))
+        await two.canceller.cancel(author, event, two.deadline())
+        assert owners.live(author, event) == []
+        async with working(two):
+            assert await two.ended(deferral) == "confirmed"
+        assert owners.live(author, event) == []
+
+
+async def test_a_crash_after_the_end_was_told_tells_nothing_new(broker: Broker) -> None:
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    async with (
+        gateway(broker.url, owners, ack_wait_s=2.0) as one,
+        gateway(broker.url, owners, ack_wait_s=2.0) as two,
+    ):
+        deferral = await one.defer(author, event)
+        following = await one.defer(author, owners.event())
+        with pytest.raises(_Crash):
+            await _dies_before(one, "done", partition_of(author))
+        async with working(two):
+            assert await two.ended(following) == "confirmed"
+        ends = [told for told in await two.told() if told.subject == deferral.operation and told.change == "confirmed"]
+        assert len(ends) == 1
+
+
+async def test_too_old_is_rejected_as_too_late(broker: Broker) -> None:
+    owners = Owners()
+    async with gateway(broker.url, owners, max_age_s=60.0) as one, working(one):
+        deferral = await one.defer(owners.author(), owners.event(), age_s=61.0)
+        assert await one.ended(deferral) == "rejected"
+        standing = await one.operations.standing(deferral.operation)
+        assert standing is not None
+        assert standing.data["code"] == "too-late"
+
+
+async def test_a_bug_parks_the_operation_and_the_next_one_goes_on(broker: Broker) -> None:
+    owners = Owners()
+    author = owners.author()
+    async with gateway(broker.url, owners) as one, working(one):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(one.creator, "create", _nobody_foresaw)
+            deferral = await one.defer(author, owners.event())
+            assert await one.ended(deferral) == "parked"
+        following = await one.defer(author, owners.event())
+        assert await one.ended(following) == "confirmed"
+        standing = await one.operations.standing(deferral.operation)
+        assert standing is not None
+        assert standing.state == "parked"
+        await one.operations.defer(deferral, again=standing.version)
+        assert await one.reaches(deferral, lambda state: state not in ("parked", "deferred")) == "confirmed"
+
+
+async def test_an_operator_gives_it_up_or_has_it_tried_now_through_any_gateway(broker: Broker) -> None:
+    owners = Owners()
+    owners.conference.away = True
+    async with gateway(broker.url, owners) as one, gateway(broker.url, owners) as two, working(one):
+        given_up, tried = (
+            await one.defer(owners.author(), owners.event()),
+            await one.defer(owners.author(), owners.event()),
+        )
+        await one.retried()
+        await two.notes.give(given_up.operation, "abandon")
+        assert await two.ended(given_up) == "abandoned"
+        owners.conference.away = False
+        await two.notes.give(tried.operation, "retry")
+        assert await two.ended(tried) == "confirmed"
+
+
+async def test_without_the_broker_nothing_is_deferred_and_afterwards_work_goes_on(broker: Broker) -> None:
+    owners = Owners()
+    owners.conference.away = True
+    author, event = owners.author(), owners.event()
+    async with gateway(broker.url, owners, ack_wait_s=4.0) as one, working(one):
+        deferral = await one.defer(author, event)
+        await one.retried()
+        broker.kill()
+        with pytest.raises(StreamUnavailable):
+            await one.defer(author, owners.event())
+        owners.conference.away = False
+        broker.start()
+        await connected(one.stream)
+        assert await one.ended(deferral) == "confirmed"
+
+
+async def test_states_are_told_with_growing_versions_even_by_a_slow_clock(broker: Broker) -> None:
+    owners = Owners()
+    async with gateway(broker.url, owners) as one:
+        deferral = await one.defer(owners.author(), owners.event())
+        ahead = (CLOCK.now_ms() + 3_600_000) * 1000
+        version = await one.operations.tell(deferral, "retried", {"attempt": 1}, after=ahead)
+        assert version == ahead + 1
+        told = await one.told()
+        assert told[-1].time - told[0].time > timedelta(minutes=59)
+
+
+# --- crashes
+
+
+class _Crash(Exception):
+    """The process dies here."""
+
+
+async def _nobody_foresaw(*args: Any) -> None:
+    raise RuntimeError("nobody foresaw this")
+
+
+async def _dies_before(one: Gateway, step: str, partition: int) -> None:
+    """Carry out the partition's next operation, up to where the process dies: before it tells, or acknowledges."""
+
+    async def die(*args: Any, **more: Any) -> None:
+        raise _Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        if step == "tell":
+            patch.setattr(one.operations, "tell_end", die)
+        else:
+            patch.setattr("tally.gateway.deferred._Held.done", die)
+        await one.deferred.run_once(partition)
