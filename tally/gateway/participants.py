@@ -103,16 +103,19 @@ class Participant:
             reply = await peer.status(ops, deadline)
             return reply if isinstance(reply, Failed) else self.heard(reply).items
 
-        def lists(by: Side) -> Coalescer[wire.ListItem, wire.Listed]:
+        def lists(by: Side, *, shadow: bool) -> Coalescer[wire.ListItem, wire.Listed]:
             async def send(items: Sequence[wire.ListItem], deadline: Deadline) -> Sequence[wire.Listed] | Failed:
-                reply = await peer.list(wire.List(by.value, list(items)), deadline)
+                reply = await peer.list(wire.List(by.value, list(items), shadow), deadline)
                 return reply if isinstance(reply, Failed) else self.heard(reply).items
 
             return Coalescer(send, batch_max=64, observe=watch("list"))
 
         self.find: Coalescer[wire.PairItem, wire.Found] = Coalescer(find, observe=watch("find"))
         self.status: Coalescer[UUID, wire.StatusItem] = Coalescer(status, observe=watch("status"))
-        self.list: Mapping[Side, Coalescer[wire.ListItem, wire.Listed]] = {by: lists(by) for by in Side}
+        self.list: Mapping[Side, Coalescer[wire.ListItem, wire.Listed]]
+        self.list = {by: lists(by, shadow=False) for by in Side}
+        #: With copies of the peer's entities, for when the peer does not answer.
+        self.list_with_shadows = {by: lists(by, shadow=True) for by in Side}
 
     def heard(self, reply: Reply) -> Reply:
         self.peer_inc = reply.peer_inc

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds
+from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
 from tally.protocol import operation, participant
 from tally.protocol.participant import Answer, Checks, Decision, Mark, Message, Reason, Row, Status
@@ -48,7 +48,8 @@ class Event:
 
 @dataclass
 class MemoryStore:
-    """Entities are id -> the JSON their owner shows; capacity holds only those that have one."""
+    """Entities are id -> the JSON their owner shows; capacity holds only those that have one; the shadow is what is
+    kept of the peer's entities."""
 
     relationship: Relationship
     side: Side
@@ -57,6 +58,7 @@ class MemoryStore:
     entities: dict[UUID, bytes] = field(default_factory=dict)
     capacity: dict[UUID, int] = field(default_factory=dict)
     outbox: list[Event] = field(default_factory=list)
+    shadow: dict[UUID, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = Mark(inc=FIRST_INC[self.side], peer_inc=FIRST_INC[self.side.peer])
@@ -168,7 +170,11 @@ class MemoryStore:
         self._open()
         by = Side(message.by)
         inc, peer_inc = self._incs()
-        return wire.Lists(inc, peer_inc, self.state.closed, [self._listed(by, item) for item in message.items])
+        listed = [self._listed(by, item) for item in message.items]
+        if message.shadow and self.relationship.end(self.side.peer).copy is not None:
+            shadow = {str(id): card for id, card in self.shadow.items()}
+            listed = with_shadows(message.items, listed, shadow, mine=by is self.side)
+        return wire.Lists(inc, peer_inc, self.state.closed, listed)
 
     async def mark(self) -> Mark:
         return self.state

@@ -17,10 +17,10 @@ from msgspec import Meta
 from tally.chassis import migrate
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service
-from tally.chassis.auth import GuardedSettings, guards, identified, token_source
+from tally.chassis.auth import guards, identified, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
-from tally.chassis.clock import SystemClock
+from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.database import Database
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
@@ -37,12 +37,16 @@ from tally.halves.postgres import PostgresStore
 from tally.halves.routes import routes
 from tally.halves.settler import Settler
 from tally.halves.transport import HttpTransport
+from tally.messaging import shadow
+from tally.messaging.inbox import Inbox
+from tally.messaging.parked import parked_routes
+from tally.messaging.stream import Stream, StreamSettings
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
 
 
-class OwnerSettings(GuardedSettings, frozen=True, kw_only=True):
-    """Settings of a service with a database and a half."""
+class OwnerSettings(StreamSettings, frozen=True, kw_only=True):
+    """Settings of a service with a database, a half, and events to tell and to hear."""
 
     database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
     pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
@@ -63,14 +67,28 @@ class RightSettings(OwnerSettings, frozen=True, kw_only=True):
 
 
 def sources(relationship: Relationship, service: str) -> list[Source]:
-    """The migrations of a service's database, in their order: what the entity needs, the entity, its half."""
+    """The migrations of a service's database, in their order: what the entity needs, the entity, its half, its copy of
+    the other side's entity."""
     side = relationship.side_of(service)
+    copy = relationship.end(side.peer).copy
     return [
         Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
         Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
         Source(service, migrate.files(files(f"services.{service}").joinpath("migrations"))),
         Source(relationship.name, half.migrations(relationship, side)),
+        *([Source("shadow", shadow.migrations(copy))] if copy is not None else []),
     ]
+
+
+def shadow_inboxes(
+    relationship: Relationship, name: str, stream: Stream, database: Database, signals: Signals, clock: Clock
+) -> list[Inbox]:
+    """What keeps the service's copy of the other side's entity, if one is declared."""
+    copy = relationship.end(relationship.side_of(name).peer).copy
+    if copy is None:
+        return []
+    apply = shadow.Shadow(copy).apply
+    return [Inbox(stream, f"{name}-shadow", shadow.subjects(copy), apply, database, signals, clock)]
 
 
 def owner(
@@ -86,6 +104,8 @@ def owner(
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, name, signals, clock)
     schema = Schema(database, sources(relationship, name))
+    stream = Stream.of(settings, name, signals)
+    inboxes = shadow_inboxes(relationship, name, stream, database, signals, clock)
     store = PostgresStore(relationship, side, database)
     participant = Participant(
         relationship,
@@ -117,10 +137,16 @@ def owner(
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
+            await stack.enter_async_context(stream)
             if isinstance(settings, RightSettings):
                 await stack.enter_async_context(client)
-                leadership = Leadership(relationship, settings.database_url, name)
-                stack.push_async_callback(leadership.close)
+            leadership = Leadership(relationship, settings.database_url, name)
+            stack.push_async_callback(leadership.close)
+            # An agent that dies takes the process with it: a service that half works helps nobody.
+            agents = await stack.enter_async_context(asyncio.TaskGroup())
+            for inbox in inboxes:
+                stack.callback(agents.create_task(inbox.run(), name=inbox.name).cancel)
+            if isinstance(settings, RightSettings):
                 settler = Settler(
                     relationship,
                     Peer(relationship, side.peer, HttpTransport(calls), kind="settle"),
@@ -132,8 +158,6 @@ def owner(
                     leader=leadership.held,
                 )
                 calls.announce(relationship.end(side.peer).service, ["settle"])
-                # An agent that dies takes the process with it: a service that half works helps nobody.
-                agents = await stack.enter_async_context(asyncio.TaskGroup())
                 stack.callback(agents.create_task(settler.run(), name="settler").cancel)
                 if relationship.end(side).seats:
                     census = Census(relationship, store, signals)
@@ -146,7 +170,11 @@ def owner(
         signals=signals,
         routes=identified(public, settings, clock, signals),
         internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
-        admin_routes=[*breaker_routes(calls, operators), *(faults.routes(operators) if faults else [])],
+        admin_routes=[
+            *breaker_routes(calls, operators),
+            *parked_routes(inboxes, operators),
+            *(faults.routes(operators) if faults else []),
+        ],
         lifespan=lifespan,
         checks=checks,
         faults=faults,

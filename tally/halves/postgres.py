@@ -15,7 +15,7 @@ import msgspec
 
 from tally.chassis.database import Contended, DatabaseFault
 from tally.halves import schema
-from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds
+from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
 from tally.protocol.participant import EARLY_MAX_MS, Answer, Mark, Reason
 from tally.protocol.relationship import Relationship, Side
@@ -135,13 +135,24 @@ class PostgresStore:
             row = await self._mark()
             return wire.Lists(row["inc"], row["peer_inc"], row["closed"], [])
         first = _serving(rows[0])
-        return wire.Lists(first["inc"], first["peer_inc"], first["closed"], [_listed(row, mine) for row in rows])
+        listed = [_listed(row, mine) for row in rows]
+        if message.shadow and "shadow" in self._sql:
+            listed = with_shadows(message.items, listed, await self._shadows(message.items, listed, mine), mine=mine)
+        return wire.Lists(first["inc"], first["peer_inc"], first["closed"], listed)
 
     async def mark(self) -> Mark:
         row = await self._rows.fetchrow(self._sql["mark"])
         return Mark(row["inc"], row["peer_inc"], row["closed"], row["settled"], row["restoring"])
 
     # -- inside
+
+    async def _shadows(
+        self, asked: Sequence[wire.ListItem], listed: Sequence[wire.Listed], mine: bool
+    ) -> dict[str, bytes]:
+        """The copies of the peer's entities that are shown, by id. A copy is old anyway: no need for one snapshot."""
+        ids = {UUID(id) for one in listed for id in one.others} if mine else {item.id for item in asked}
+        rows = await self._rows.fetch(self._sql["shadow"], list(ids))
+        return {row["id"]: row["card"].encode() for row in rows}
 
     async def _each(self, query: str, ops: Sequence[UUID], incs: Sequence[UUID] | None = None) -> wire.Verdicts:
         """Send a message about single operations, each operation once in a statement."""

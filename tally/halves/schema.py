@@ -13,7 +13,7 @@ from importlib.resources import files
 from tally.halves.memory import FIRST_INC
 from tally.protocol.relationship import Relationship, Side
 
-_CONDITIONAL = re.compile(r"^([ ]*)--(left|right|seats|no-seats)--[ ]?(.*)$", re.MULTILINE)
+_CONDITIONAL = re.compile(r"^([ ]*)--(left|right|seats|no-seats|shadow)--[ ]?(.*)$", re.MULTILINE)
 
 #: How the functions are planned: once per connection, for a table of any size. A plan per call costs more than the
 #: call; a plan made while a table is small reads all of it, and is kept while the table grows until the next ANALYZE.
@@ -34,6 +34,7 @@ def render(text: str, relationship: Relationship, side: Side) -> str:
         "right": side is Side.RIGHT,
         "seats": bool(seats),
         "no-seats": not seats,
+        "shadow": other.copy is not None,
     }
     text = _CONDITIONAL.sub(lambda m: m[1] + m[3] if holds[m[2]] else "", text)
     names = {

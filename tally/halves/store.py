@@ -7,9 +7,11 @@ nothing is known of what was asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
+
+import msgspec
 
 from tally.protocol import messages as wire
 from tally.protocol.participant import Mark
@@ -43,6 +45,19 @@ class Store(Protocol):
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds: ...
     async def list(self, message: wire.List) -> wire.Lists: ...
     async def mark(self) -> Mark: ...
+
+
+def with_shadows(
+    asked: Sequence[wire.ListItem], listed: Sequence[wire.Listed], cards: Mapping[str, bytes], *, mine: bool
+) -> list[wire.Listed]:
+    """The lists with what this side keeps of the peer's entities, by id. ``mine``: they are lists of this side's."""
+    return [
+        msgspec.structs.replace(
+            one,
+            shadows=[msgspec.Raw(cards.get(id, b"null")) for id in (one.others if mine else [str(item.id)])],
+        )
+        for item, one in zip(asked, listed, strict=True)
+    ]
 
 
 def rounds(items: Sequence[wire.RecordItem]) -> Iterable[list[int]]:

@@ -186,10 +186,12 @@ class ListItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class List(msgspec.Struct, frozen=True):
-    """``by`` says whose lists are asked for: the entity of the left or of the right side."""
+    """``by`` says whose lists are asked for: the entity of the left or of the right side. ``shadow``: add what is
+    kept of the peer's entities, because the peer does not answer."""
 
     by: str
     items: list[ListItem]
+    shadow: bool = False
 
 
 class Listed(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -199,11 +201,15 @@ class Listed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     the ``others`` are the ids at the other end. Asked of the side that owns the other end: ``entities`` has
     one entity per operation. Entities travel as the JSON that their owner shows, ids as canonical text:
     it sorts as the ids do, and nobody on the way needs more of them.
+
+    Asked with ``shadow``, ``shadows`` is what the one cannot know and keeps a copy of: the entities at the other end,
+    one per operation, or the one entity itself. A copy says its age (``as_of``); null stands for none.
     """
 
     ops: list[str]
     others: list[str]
     entities: list[msgspec.Raw]
+    shadows: list[msgspec.Raw] = []
 
 
 class Lists(msgspec.Struct, frozen=True):

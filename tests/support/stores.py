@@ -23,6 +23,7 @@ from tally.halves import schema
 from tally.halves.memory import MemoryStore
 from tally.halves.postgres import PostgresStore
 from tally.halves.store import Store
+from tally.messaging import shadow
 from tally.protocol import operation
 from tally.protocol.participant import Mark, Status
 from tally.protocol.relationship import Relationship, Side
@@ -345,7 +346,8 @@ async def migrate(dsn: str, relationship: Relationship, side: Side) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(entity_sql(relationship, side))
-        for _, text in schema.migrations(relationship, side):
+        copy = relationship.end(side.peer).copy
+        for _, text in [*schema.migrations(relationship, side), *(shadow.migrations(copy) if copy else [])]:
             await connection.execute(text)
         if relationship is ATTENDANCE and side is Side.RIGHT:
             await connection.execute("INSERT INTO conference (id, acronym) VALUES ($1, 'SWAT')", CONFERENCE)

@@ -57,3 +57,7 @@ SELECT * FROM {name}_list_own($1, $2, $3);
 -- name: list_peer
 -- One row per list, in the order asked.
 SELECT * FROM {name}_list_peer($1, $2, $3);
+--shadow--
+--shadow-- -- name: shadow
+--shadow-- -- The copies of some entities of the peer.
+--shadow-- SELECT s.id::text AS id, s.card::text AS card FROM shadow_{other}_card s WHERE s.id = ANY ($1);
