@@ -39,13 +39,20 @@ from tally.halves.settler import Settler
 from tally.halves.transport import HttpTransport
 from tally.messaging import shadow
 from tally.messaging.inbox import Inbox
+from tally.messaging.outbox import Outbox
+from tally.messaging.outbox_routes import outbox_routes
 from tally.messaging.parked import parked_routes
-from tally.messaging.stream import Stream, StreamSettings
+from tally.messaging.relay import RelaySettings
+from tally.messaging.stream import Stream
+from tally.messaging.wal import relay_of
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
 
+#: The outbox may be long after an outage; measuring it takes its time.
+RELAY_STATEMENT_S = 10.0
 
-class OwnerSettings(StreamSettings, frozen=True, kw_only=True):
+
+class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
     """Settings of a service with a database, a half, and events to tell and to hear."""
 
     database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
@@ -128,6 +135,9 @@ def owner(
         clock=clock,
     )
     calls = Calls(client, signals, clock, settings=PolicySettings(attempt_timeout_s=5.0))
+    # The relay has connections of its own: a broker that hangs keeps one, and requests must not miss it.
+    queue = Database(settings.database_url, f"{name}-relay", pool_max=2, statement_timeout_s=RELAY_STATEMENT_S)
+    relay = relay_of(settings, settings.database_url, Outbox(queue, name), stream, signals, clock)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -137,6 +147,8 @@ def owner(
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
+            await queue.start()
+            stack.push_async_callback(queue.close)
             await stack.enter_async_context(stream)
             if isinstance(settings, RightSettings):
                 await stack.enter_async_context(client)
@@ -144,6 +156,7 @@ def owner(
             stack.push_async_callback(leadership.close)
             # An agent that dies takes the process with it: a service that half works helps nobody.
             agents = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(agents.create_task(relay.run(), name="relay").cancel)
             for inbox in inboxes:
                 stack.callback(agents.create_task(inbox.run(), name=inbox.name).cancel)
             if isinstance(settings, RightSettings):
@@ -172,6 +185,7 @@ def owner(
         internal_routes=[replace(route, handler=internal(route.handler)) for route in routes(participant, clock)],
         admin_routes=[
             *breaker_routes(calls, operators),
+            *outbox_routes(Outbox(database, name), settings.relay, operators),
             *parked_routes(inboxes, operators),
             *(faults.routes(operators) if faults else []),
         ],

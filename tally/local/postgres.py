@@ -40,6 +40,9 @@ SETTINGS = {
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "wal_level": "logical",
+    # A reader of the log that is away must not fill the disk.
+    "max_slot_wal_keep_size": "1GB",
+    "max_replication_slots": "50",
     "shared_buffers": "128MB",
     "log_destination": "stderr",
     "logging_collector": "off",
@@ -213,6 +216,8 @@ class EmbeddedPostgres:
         return (
             f"SELECT $$CREATE ROLE {_name(name)} LOGIN PASSWORD '{password}'$$ WHERE NOT EXISTS "
             f"(SELECT FROM pg_roles WHERE rolname = '{_name(name)}')\\gexec\n"
+            # For TALLY_RELAY=wal: a role may read the log of the databases that it can connect to.
+            f"ALTER ROLE {_name(name)} REPLICATION;\n"
         )
 
     def drop_database(self, name: str) -> None:

@@ -7,6 +7,7 @@ starting a process and knowing about it.
 import json
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
@@ -172,9 +173,11 @@ def _row(program: Program, here: Place) -> str:
 
 
 def reset_data(folder: Path) -> None:
-    """Delete the local databases, unless a stack is using them."""
+    """Delete the local databases, and what else keeps data, unless a stack is using it."""
     with FolderLock(folder):
         EmbeddedPostgres(folder / POSTGRES).destroy()
+        for program in SERVICES:
+            shutil.rmtree(folder / program.name, ignore_errors=True)
 
 
 def _is_tally(stack: LocalStack) -> bool:

@@ -66,6 +66,22 @@ def service(name: str, port: int, *, stage: int, database: bool = False) -> Prog
     return Program(name, port, stage, (*module, "serve"), (*module, "migrate") if database else None)
 
 
+NATS = Program(
+    "nats",
+    4222,
+    0,
+    (
+        *("{bin}/nats-server", "-c", str(Path(__file__).with_name("nats.conf"))),
+        *("-a", "{host}", "-p", "{port}", "-m", "{admin_port}", "-js", "-sd", "{folder}"),
+    ),
+    ready="/healthz",
+    address="nats://{host}:{port}",
+    settings=False,
+    gives={"TALLY_STREAM_URL": "nats://{host}:{port}"},
+    admin_offset=4000,
+)
+"""The broker; its monitoring page is on the admin port, 8222."""
+
 MAIL = Program(
     "mail",
     1025,
@@ -73,7 +89,11 @@ MAIL = Program(
     ("{python}", "-m", "tally.local.mailbox", "{host}", "{port}", "{admin_port}", "{folder}"),
     address="smtp://{host}:{port}",
     settings=False,
-    gives={"TALLY_SMTP_HOST": "{host}", "TALLY_SMTP_PORT": "{port}"},
+    gives={
+        "TALLY_SMTP_HOST": "{host}",
+        "TALLY_SMTP_PORT": "{port}",
+        "TALLY_MAIL_URL": "http://{host}:{admin_port}",
+    },
     admin_offset=7000,
 )
 """The inbox that everybody's mail ends in; its page is on the admin port, 8025."""
@@ -82,6 +102,7 @@ SERVICES = (
     service("author", 8070, stage=1, database=True),
     service("conference", 8080, stage=1, database=True),
     service("gateway", 8443, stage=2),
+    NATS,
     MAIL,
 )
 
@@ -141,7 +162,9 @@ def place(programs: Sequence[Program], environ: Mapping[str, str], ports: Mappin
     for program in programs:
         port = (ports or {}).get(program.name) or _number(environ, f"{program.variable}PORT", program.port + offset)
         places[program.name] = Place(
-            host=_setting(program, environ, "HOST") or LOOPBACK,
+            # What others are to reach is our services; who else should listen elsewhere is told so by its own variable.
+            host=(_setting(program, environ, "HOST") if program.settings else environ.get(f"{program.variable}HOST"))
+            or LOOPBACK,
             port=port,
             admin_port=_number(environ, f"{program.variable}ADMIN_PORT", port + program.admin_offset),
             scheme="https" if program.settings and _setting(program, environ, "TLS_CERT_FILE") else "http",
@@ -166,12 +189,16 @@ def environment(
         "TALLY_LOG_FORMAT": "json",
         "TALLY_ACCESS_LOG": "all",
         "PYTHONUNBUFFERED": "1",
+        # Whoever can reach the page may act by it: here that is whoever sits at this machine.
+        "TALLY_UI": "full" if here.host == LOOPBACK else "read",
     }
     for other in programs:
         where = places[other.name]
         given = {f"TALLY_{other.name.upper()}_URL": other.address, **other.gives}
         for name, text in given.items():
-            ours[name] = text.format(scheme=where.scheme, host=where.reached_at, port=where.port)
+            ours[name] = text.format(
+                scheme=where.scheme, host=where.reached_at, port=where.port, admin_port=where.admin_port
+            )
     if database_url is not None:
         ours["TALLY_DATABASE_URL"] = database_url
     users = {name: value for name, value in environ.items() if not name.startswith((PREFIX, OFFSET_VARIABLE))}

@@ -208,8 +208,7 @@ class Stream:
             await asyncio.wait(self._outstanding, timeout=_CLOSE_S)
         self._told = "closed"
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+            await end(self._keeper)
         await self._hang_up(self._client)
 
     @property
@@ -421,6 +420,14 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {STREAM} {'connected' if self.connected else f'unreachable: {self._reason}'}>"
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel it until it has ended. Libraries lose a cancel that arrives together with what they wait for: wait_for
+    does, before Python 3.12."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 def _said(error: BaseException) -> str:

@@ -21,6 +21,7 @@ def test_the_ports_of_the_reference_deployment() -> None:
         "conference": (8080, 9080),
         "gateway": (8443, 9443),
         "mail": (1025, 8025),
+        "nats": (4222, 8222),
     }
 
 
@@ -115,7 +116,21 @@ def test_a_row_can_give_the_others_more_than_its_address() -> None:
     environ = {"TALLY_PORT_OFFSET": "100"}
     given = environment(AUTHOR, place(SERVICES, environ), SERVICES, environ)
     assert (given["TALLY_SMTP_HOST"], given["TALLY_SMTP_PORT"]) == ("127.0.0.1", "1125")
-    assert given["TALLY_MAIL_URL"] == "smtp://127.0.0.1:1125"
+    assert given["TALLY_MAIL_URL"] == "http://127.0.0.1:8125"
+
+
+def test_services_find_the_stream_where_the_embedded_broker_is_unless_told_otherwise() -> None:
+    assert environment(AUTHOR, place(SERVICES, {}), SERVICES, {})["TALLY_STREAM_URL"] == "nats://127.0.0.1:4222"
+    environ = {"TALLY_STREAM_URL": "nats://elsewhere:4222"}
+    assert (
+        environment(AUTHOR, place(SERVICES, environ), SERVICES, environ)["TALLY_STREAM_URL"] == "nats://elsewhere:4222"
+    )
+
+
+def test_the_broker_listens_on_the_loopback_address_whatever_the_services_do() -> None:
+    places = place(SERVICES, {"TALLY_HOST": "0.0.0.0"})
+    assert (places["gateway"].host, places["nats"].host) == ("0.0.0.0", "127.0.0.1")
+    assert place(SERVICES, {"TALLY_LOCAL_NATS_HOST": "::1"})["nats"].host == "::1"
 
 
 def test_the_folder_is_the_source_trees_unless_it_is_chosen() -> None:

@@ -1,0 +1,46 @@
+-- name: patience
+-- The relay's transaction waits for the broker, and may for longer than others wait for us.
+SELECT set_config('idle_in_transaction_session_timeout', $1, true);
+
+-- name: claim
+-- The oldest events that nobody has published and nobody is publishing, without those of some subjects. An event waits
+-- for the earlier ones of its subject, which another relay may hold.
+WITH claimed AS (
+    SELECT o.* FROM outbox o
+    WHERE o.published_at IS NULL AND o.subject <> ALL ($2) AND o.at <= clock_timestamp() - $3::interval
+    ORDER BY o.seq LIMIT $1 FOR UPDATE SKIP LOCKED
+), others AS (
+    -- Ordered and limited, so that a long queue is read from its beginning only.
+    SELECT o.subject, o.seq FROM outbox o
+    WHERE o.published_at IS NULL AND o.seq < (SELECT max(c.seq) FROM claimed c)
+    AND o.id NOT IN (SELECT c.id FROM claimed c)
+    ORDER BY o.seq LIMIT 10000
+)
+SELECT c.id, c.type, c.subject, c.version, c.inc, c.data, c.at, c.trace, c.actor FROM claimed c
+WHERE NOT EXISTS (SELECT FROM others o WHERE o.subject = c.subject AND o.seq < c.seq)
+ORDER BY c.seq;
+
+-- name: mark
+-- They are in the stream.
+UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY ($1) AND published_at IS NULL;
+
+-- name: waiting
+-- How many events wait to be published, and since when the first of them.
+SELECT count(*) AS rows, (SELECT w.at FROM outbox w WHERE w.published_at IS NULL ORDER BY w.seq LIMIT 1) AS oldest
+FROM outbox o WHERE o.published_at IS NULL;
+
+-- name: again
+-- To be published again: those written since a moment.
+UPDATE outbox SET published_at = NULL
+WHERE id IN (SELECT o.id FROM outbox o WHERE o.published_at IS NOT NULL AND o.at >= $1 ORDER BY o.seq LIMIT $2);
+
+-- name: wake
+-- Every relay that listens.
+SELECT pg_notify('outbox', '');
+
+-- name: tidy
+-- Published long enough ago; a few at a time, so that nothing waits for the deletion.
+DELETE FROM outbox WHERE id IN (
+    SELECT o.id FROM outbox o WHERE o.published_at < clock_timestamp() - $1::interval
+    ORDER BY o.published_at LIMIT $2 FOR UPDATE SKIP LOCKED
+);
