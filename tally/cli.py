@@ -6,6 +6,7 @@ A `LocalError` is the user's to mend: one sentence on standard error and exit co
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
@@ -163,6 +164,45 @@ def drop_parked(service: str, consumer: str, sequence: int) -> None:
     """Give up the message of SERVICE's CONSUMER at SEQUENCE, for good. What waits behind it goes on waiting."""
     _operator().drop_parked(service, consumer, sequence)
     click.echo(f"{consumer}: dropped {sequence}.")
+
+
+@main.group()
+def outbox() -> None:
+    """Events on their way out of a service: how many wait, and publish some once more."""
+
+
+@outbox.command("status")
+@click.argument("service")
+@in_one_sentence
+def outbox_status(service: str) -> None:
+    """How many events wait in SERVICE, and since when."""
+    status = _operator().outbox(service)
+    since = f", the oldest since {status['oldest']}" if status["oldest"] else ""
+    click.echo(f"{status['rows']} events wait{since} (published from the {_SOURCES[status['mode']]}).")
+
+
+@outbox.command("republish")
+@click.argument("service")
+@click.option("--since", required=True, callback=lambda _, __, text: _moment(text), help="2h, 30m, 7d, or an ISO time.")
+@in_one_sentence
+def outbox_republish(service: str, since: datetime) -> None:
+    """Publish SERVICE's events once more. They keep their ids: who has applied them already applies nothing."""
+    count = _operator().republish(service, since)
+    click.echo(f"{count} events since {since.isoformat(timespec='seconds')} are published again.")
+
+
+_SOURCES = {"outbox": "outbox table", "wal": "database's log"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _moment(text: str) -> datetime:
+    """A time that long ago, or a time as ISO 8601 has it; without a zone it is the local one."""
+    try:
+        if text[-1:] in _UNITS:
+            return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: float(text[:-1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text} is no time: say 2h, 30m, 7d, or 2026-05-04T12:00:00+00:00.") from error
 
 
 @main.group()

@@ -6,6 +6,7 @@ Assumes the key in the stack's folder: the operator signs tokens with it, as the
 from __future__ import annotations
 
 import http.client
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,14 @@ class Operator:
     def drop_parked(self, service: str, consumer: str, sequence: int) -> None:
         """Give a parked message up."""
         self._asked(service, "DELETE", f"/admin/parked/{consumer}/{sequence}")
+
+    def outbox(self, service: str) -> dict[str, Any]:
+        """How the service's events are published, how many wait, and since when."""
+        return dict(self._asked(service, "GET", "/admin/outbox"))
+
+    def republish(self, service: str, since: datetime) -> int:
+        """Publish the service's events once more, those written since a moment: how many."""
+        return int(self._asked(service, "POST", "/admin/outbox/republish", {"since": since.isoformat()})["events"])
 
     def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
         here = self._places.get(service)
