@@ -169,6 +169,7 @@ def owner(
                     lag_s=settings.settle_lag_s,
                     period_s=settings.settle_period_s,
                     leader=leadership.held,
+                    tell_voided=lambda side, ops: store.tell_voided(side, ops, clock.now_ms()),
                 )
                 calls.announce(relationship.end(side.peer).service, ["settle"])
                 stack.callback(agents.create_task(settler.run(), name="settler").cancel)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import asyncpg
 import msgspec
@@ -117,6 +117,12 @@ class PostgresStore:
         """Seats taken and seats there are, where this side has any."""
         row = await self._rows.fetchrow(self._sql["seats"])
         return row["taken"], row["capacity"]
+
+    async def tell_voided(self, side: Side, ops: Sequence[UUID], now_ms: int) -> None:
+        """Puts into the outbox, on the right side, that the settler voided lone halves of `side`. Telling it twice
+        tells it once: an event's id follows from its operation."""
+        ids = [uuid5(op, f"voided {side.value}") for op in ops]
+        await self._rows.fetch(self._sql["voided"], ids, ops, now_ms * 1000, side.value)
 
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
         row = _serving(await self._rows.fetchrow(self._sql["find"], [i.left for i in items], [i.right for i in items]))

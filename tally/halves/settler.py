@@ -75,7 +75,10 @@ class Settler:
         lag_s: float,
         period_s: float,
         leader: Callable[[], Awaitable[bool]],
+        tell_voided: Callable[[Side, Sequence[UUID]], Awaitable[None]] | None = None,
     ) -> None:
+        """``tell_voided`` is told of lone halves once they are dead, before their epoch is settled; if it raises, the
+        round fails."""
         self._relationship = relationship
         self._peers = {Side.LEFT: left, Side.RIGHT: right}
         self._clock = clock
@@ -83,6 +86,7 @@ class Settler:
         self._lag_ms = int(lag_s * 1000)
         self._period_s = period_s
         self._leader = leader
+        self._tell_voided = tell_voided
         self._trouble: str | None = None
 
     async def run(self) -> None:
@@ -180,6 +184,8 @@ class Settler:
                 told = _answered(await self._peers[side].kill(batch, deadline), side)
                 dead = [p.op for p, v in zip(batch, told.items, strict=True) if v.answer is Answer.DEAD]
                 acks += [(side, op, told.inc) for op in dead]
+                if dead and self._tell_voided is not None:
+                    await self._tell_voided(side, dead)
                 self._observer.settled(self._relationship.name, "voided", len(dead))
                 log.warning(
                     "voided lone halves",

@@ -46,6 +46,14 @@ SELECT * FROM {name}_find($1, $2);
 --seats-- -- Those taken and those there are, for the metrics.
 --seats-- SELECT coalesce(sum(s.taken), 0)::bigint AS taken, coalesce(sum(s.capacity), 0)::bigint AS capacity FROM {name}_seat s;
 --seats--
+--right-- -- name: voided
+--right-- -- The settler tells of lone halves that it has voided, each once.
+--right-- INSERT INTO outbox (id, type, subject, version, inc, data, trace, actor)
+--right-- SELECT v.id, 'operation.voided', v.op, $3, '00000000-0000-0000-0000-000000000000',
+--right--        json_build_object('operation', v.op, 'side', $4::text), h.trace, h.actor
+--right-- FROM unnest($1::uuid[], $2::uuid[]) AS v(id, op) LEFT JOIN {name}_half h ON h.op = v.op
+--right-- ON CONFLICT (id) DO NOTHING;
+--right--
 -- name: mark
 -- This side's state.
 SELECT m.inc, m.peer_inc, m.closed, m.settled, m.restoring FROM {name}_mark m;
