@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds, with_shadows
+from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
 from tally.protocol import operation, participant
 from tally.protocol.participant import Answer, Checks, Decision, Mark, Message, Reason, Row, Status
@@ -25,6 +25,10 @@ FIRST_INC = {
     Side.LEFT: UUID("00000000-0000-7000-8000-000000000001"),
     Side.RIGHT: UUID("00000000-0000-7000-8000-000000000002"),
 }
+
+
+def _in_order(ops: Iterable[object]) -> list[UUID]:
+    return sorted(op for op in ops if isinstance(op, UUID))
 
 
 @dataclass(slots=True)
@@ -59,6 +63,7 @@ class MemoryStore:
     capacity: dict[UUID, int] = field(default_factory=dict)
     outbox: list[Event] = field(default_factory=list)
     shadow: dict[UUID, bytes] = field(default_factory=dict)
+    pending: UUID | None = None
 
     def __post_init__(self) -> None:
         self.state = Mark(inc=FIRST_INC[self.side], peer_inc=FIRST_INC[self.side.peer])
@@ -141,6 +146,40 @@ class MemoryStore:
             if half.status is Status.LIVE and half.left is not None and half.right is not None
         ]
         return wire.Rejoined(self._incs()[0], self.state.closed, live)
+
+    # -- after a restore of this side
+
+    async def pend(self, inc: UUID) -> bool:
+        if self.state.restoring:
+            self.pending = inc
+        return self.state.restoring
+
+    async def reconcile(self, snapshot: wire.Rejoined, inc: UUID) -> Reconciled | None:
+        if not self.state.restoring or self.pending != inc:
+            return None
+        theirs = {item.op: item for item in snapshot.live}
+        times = {op: operation.time_ms(op) for op in (*self.rows, *theirs)}
+        done = participant.reconcile(
+            self.state,
+            {op: half.status for op, half in self.rows.items()},
+            times,
+            {op for op, item in theirs.items() if self._own(item.left, item.right) not in self.entities},
+            participant.Snapshot({op: times[op] for op in theirs}, snapshot.closed, snapshot.inc),
+            inc,
+        )
+        copied, orphaned, dropped, cancelled = map(
+            _in_order, (done.copy - self.rows.keys(), done.orphan, done.drop, done.cancelled)
+        )
+        for op in dropped:
+            del self.rows[op]
+        for op in copied:
+            self.rows[op] = Half(Status.LIVE, theirs[op].left, theirs[op].right)
+        for op in orphaned:
+            self.rows[op] = Half(Status.CANCELLED, theirs[op].left, theirs[op].right, Reason.LOST)
+        for op in cancelled:
+            self._tell("cancelled", op)
+        self.state, self.pending = done.mark, None
+        return Reconciled(copied, orphaned, dropped, cancelled)
 
     # -- reads
 

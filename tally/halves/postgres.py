@@ -15,7 +15,7 @@ import msgspec
 
 from tally.chassis.database import Contended, DatabaseFault
 from tally.halves import schema
-from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Restoring, rounds, with_shadows
+from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
 from tally.protocol.participant import EARLY_MAX_MS, Answer, Mark, Reason
 from tally.protocol.relationship import Relationship, Side
@@ -102,6 +102,26 @@ class PostgresStore:
         row = _serving(await self._rows.fetchrow(self._sql["rejoin"], message.inc))
         halves = zip(row["ops"] or [], row["lefts"] or [], row["rights"] or [], strict=True)
         return wire.Rejoined(row["inc"], row["closed"], [wire.LiveItem(*half) for half in halves])
+
+    # -- after a restore of this side
+
+    async def pend(self, inc: UUID) -> bool:
+        return await self._rows.fetchrow(self._sql["pend"], inc) is not None
+
+    async def reconcile(self, snapshot: wire.Rejoined, inc: UUID) -> Reconciled | None:
+        live = snapshot.live
+        row = await self._rows.fetchrow(
+            self._sql["reconcile"],
+            inc,
+            snapshot.inc,
+            snapshot.closed,
+            [item.op for item in live],
+            [item.left for item in live],
+            [item.right for item in live],
+        )
+        if not row["applied"]:
+            return None
+        return Reconciled(row["copied"], row["orphaned"], row["dropped"], row["cancelled"])
 
     # -- reads
 

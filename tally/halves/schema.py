@@ -64,6 +64,7 @@ def migrations(relationship: Relationship, side: Side) -> list[tuple[str, str]]:
         wanted.append("0003_settle.sql")
     if relationship.end(side).seats:
         wanted.append("0004_seats.sql")
+    wanted.append("0005_restore.sql")
     return [(name, render(_read(name), relationship, side)) for name in wanted]
 
 

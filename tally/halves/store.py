@@ -8,6 +8,7 @@ nothing is known of what was asked.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -29,6 +30,16 @@ class Restoring(Exception):
     """This side was restored from a backup and hasn't rejoined its peer yet: it serves no message."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What became of the operations of a restored side when it applied its peer's answer, each list in its order."""
+
+    copied: Sequence[UUID]
+    orphaned: Sequence[UUID]  # live at the peer, and their entity is lost here: cancelled
+    dropped: Sequence[UUID]  # live here only
+    cancelled: Sequence[UUID]  # of those dropped, what had been confirmed
+
+
 class Store(Protocol):
     """A participant's durable state. ``now_ms`` is the participant's clock, in Unix milliseconds."""
 
@@ -45,6 +56,14 @@ class Store(Protocol):
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds: ...
     async def list(self, message: wire.List) -> wire.Lists: ...
     async def mark(self) -> Mark: ...
+
+    async def pend(self, inc: UUID) -> bool:
+        """``inc`` is announced to the peer next; only its answer to that will be applied. False if not restoring."""
+        ...
+
+    async def reconcile(self, snapshot: wire.Rejoined, inc: UUID) -> Reconciled | None:
+        """Go on as ``inc`` from the peer's answer; None if a later one was announced since."""
+        ...
 
 
 def with_shadows(

@@ -306,6 +306,7 @@ class PostgresKit:
         seats = f"DELETE FROM {self._name}_seat;" if self._end.seats else ""
         await self.connection.execute(
             f"DELETE FROM {self._name}_half; {seats} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
+            "DELETE FROM restore_item; DELETE FROM restore;"
             f"DELETE FROM {self._name}_mark; INSERT INTO {self._name}_mark DEFAULT VALUES;"
         )
 
@@ -339,7 +340,8 @@ def entity_sql(relationship: Relationship, side: Side) -> str:
         text = "\n".join(
             path.read_text() for path in sorted((ROOT / "services" / service / "migrations").glob("*.sql"))
         )
-    return (ROOT / "tally" / "messaging" / "sql" / "0001_outbox.sql").read_text() + text
+    messaging = sorted((ROOT / "tally" / "messaging" / "sql").glob("*.sql"))
+    return "\n".join([*(path.read_text() for path in messaging), text])
 
 
 async def migrate(dsn: str, relationship: Relationship, side: Side) -> None:

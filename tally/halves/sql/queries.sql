@@ -58,6 +58,14 @@ SELECT * FROM {name}_find($1, $2);
 -- This side's state.
 SELECT m.inc, m.peer_inc, m.closed, m.settled, m.restoring FROM {name}_mark m;
 
+-- name: pend
+-- The incarnation that is announced to the peer next. No row: this side isn't restoring.
+UPDATE {name}_mark SET pending = $1 WHERE restoring RETURNING pending;
+
+-- name: reconcile
+-- The peer's answer to REJOIN: see 0005_restore.sql.
+SELECT * FROM {name}_reconcile($1, $2, $3, $4, $5, $6);
+
 -- name: list_own
 -- One row per list, in the order asked.
 SELECT * FROM {name}_list_own($1, $2, $3);

@@ -29,6 +29,7 @@ OPS = tuple(op_at(time_ms, number) for time_ms in TIMES for number in range(3))
 LEFTS = tuple(left_id(number) for number in range(1, 4))
 RIGHTS = tuple(right_id(number) for number in range(1, 4))
 BATCH = 8
+RESTORED = inc_id(2)
 
 Pair = tuple[UUID, UUID]
 
@@ -168,6 +169,34 @@ class BecomeAnother(Do):
 
 
 @dataclass(frozen=True)
+class Restore(Do):
+    """This side is a backup of itself, and its peer has these live. ``latest`` is false for an answer that comes late."""
+
+    live: Sequence[tuple[UUID, UUID, UUID]]
+    closed: int
+    latest: bool
+
+    async def to(self, kit: Kit, mark: Mark) -> object:
+        items = await self._consistent(kit)
+        await kit.set_restoring(True)
+        assert await kit.store.pend(RESTORED)
+        snapshot = wire.Rejoined(_uuid(mark.peer_inc), self.closed, items)
+        if not self.latest:
+            assert await kit.store.reconcile(snapshot, inc_id(3)) is None
+        return await kit.store.reconcile(snapshot, RESTORED)
+
+    async def _consistent(self, kit: Kit) -> list[wire.LiveItem]:
+        """An operation has one pair on both sides, and a pair one live operation on each."""
+        rows = (await kit.state()).rows
+        by_pair: dict[Pair, wire.LiveItem] = {}
+        for op, left, right in self.live:
+            held = rows.get(op)
+            pair = (held.left, held.right) if held and held.left and held.right else (left, right)
+            by_pair.setdefault(pair, wire.LiveItem(op, *pair))
+        return list(by_pair.values())
+
+
+@dataclass(frozen=True)
 class Status(Do):
     ops: Sequence[UUID]
 
@@ -284,6 +313,12 @@ owners = st.one_of(
     st.builds(Remove, numbers),
     st.builds(SetCapacity, numbers, capacities),
     st.builds(BecomeAnother, incs),
+    st.builds(
+        Restore,
+        st.lists(items, max_size=BATCH, unique_by=lambda item: item[0]),
+        times,
+        st.booleans(),
+    ),
 )
 commands = st.one_of(messages, messages, records, closings, owners, st.builds(WhileRestoring, messages))
 scripts = st.tuples(
