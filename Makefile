@@ -72,6 +72,9 @@ kind-up:  ## Tally on a kind cluster: KIND_IMAGE, BASE_IMAGE, POSTGRES_IMAGE, NA
 kind-down:  ## Delete the kind cluster: CLUSTER=tally
 	@exec kind delete cluster --name $(or $(CLUSTER),tally)
 
+e2e: test-env  ## Test on a cluster: that of KUBECONFIG, or a kind cluster with the variables of kind-up
+	@exec $(BIN)/python -m pytest tests/e2e -m e2e
+
 LOCK := --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11
 
 clean:  ## Remove .venv and caches; the data stays

@@ -54,3 +54,28 @@
   ports:
     {{- include "tally.ports" (ternary $root.Values.networkPolicy.external.databasePorts (list 5432) (eq $mode "external")) | nindent 4 }}
 {{- end -}}
+
+{{/* The class and the certificate of every Ingress. */}}
+{{- define "tally.ingress" -}}
+{{- with .Values.ingress.className }}
+ingressClassName: {{ . }}
+{{- end }}
+{{- with .Values.ingress.tlsSecret }}
+tls:
+  - secretName: {{ . }}
+    {{- with $.Values.ingress.host }}
+    hosts: [{{ . | quote }}]
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ path type part): a path of an Ingress. */}}
+{{- define "tally.ingressPath" -}}
+- path: {{ index . 1 | quote }}
+  pathType: {{ index . 2 }}
+  backend:
+    service:
+      name: {{ include "tally.name" (list (first .) (last .)) }}
+      port:
+        name: http
+{{- end -}}
