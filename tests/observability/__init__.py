@@ -1,0 +1,1 @@
+"""Dashboards, rules and traces, held against the declarations and against a running deployment."""
