@@ -20,6 +20,7 @@ def test_the_ports_of_the_reference_deployment() -> None:
         "author": (8070, 9070),
         "conference": (8080, 9080),
         "gateway": (8443, 9443),
+        "notifier": (8050, 9050),
         "mail": (1025, 8025),
         "nats": (4222, 8222),
     }
@@ -104,12 +105,12 @@ def test_addresses_follow_tls_and_the_host() -> None:
 
 
 def test_a_row_for_another_program_fills_in_its_command_and_address() -> None:
-    row = Program("nats", 4222, 0, ("{bin}/nats-server", "-p", "{port}", "-sd", "{folder}"),
-    address="nats://{host}:{port}", settings=False)  # fmt: skip
+    row = Program("queue", 4000, 0, ("{bin}/cache", "-p", "{port}", "-sd", "{folder}"),
+    address="cache://{host}:{port}", settings=False)  # fmt: skip
     table = (row, *SERVICES)
     places = place(table, {"TALLY_TLS_CERT_FILE": "cert.pem"})
-    assert filled(row.command, places["nats"], Path("/data"))[1:] == ["-p", "4222", "-sd", "/data"]
-    assert environment(GATEWAY, places, table, {})["TALLY_NATS_URL"] == "nats://127.0.0.1:4222"
+    assert filled(row.command, places["queue"], Path("/data"))[1:] == ["-p", "4000", "-sd", "/data"]
+    assert environment(GATEWAY, places, table, {})["TALLY_QUEUE_URL"] == "nats://127.0.0.1:4000"
 
 
 def test_a_row_can_give_the_others_more_than_its_address() -> None:
