@@ -1,0 +1,147 @@
+"""The directory as a service: three inboxes into one database, the agents around them, and the routes.
+
+Each inbox has its own place in the stream, so what one of them cannot apply holds up none of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.resources import files
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from services.directory import audit, log, projection, saga, states
+from services.directory.admin import admin_routes, audit_routes
+from services.directory.authors import Authors
+from services.directory.conferences import Conferences
+from services.directory.events import Events
+from services.directory.gauges import Gauges
+from services.directory.listen import Listeners
+from services.directory.operations import Operations
+from services.directory.projection import Projection
+from services.directory.reading import Reading
+from services.directory.statistics import Statistics
+from tally.chassis import migrate
+from tally.chassis.app import Service
+from tally.chassis.auth import guards, identified
+from tally.chassis.clock import SystemClock
+from tally.chassis.database import Connection, Database
+from tally.chassis.faults import Faults
+from tally.chassis.migrate import Schema, Source
+from tally.chassis.settings import SECRET
+from tally.chassis.signals import Signals
+from tally.messaging import rebuild
+from tally.messaging.inbox import Delivered, Inbox
+from tally.messaging.parked import parked_routes
+from tally.messaging.projection import Freshness
+from tally.messaging.rebuild import Rebuild
+from tally.messaging.stream import Stream, StreamSettings
+
+NAME: Final = "directory"
+_CANCEL_S: Final = 0.5
+VIEW: Final = f"{NAME}-view"
+_HERE: Final = files("services.directory")
+
+SOURCES: Final = (
+    Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
+    Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
+    rebuild.SOURCE,
+    Source(NAME, migrate.files(_HERE.joinpath("migrations"))),
+    *(Source(schema, migrate.files(_HERE.joinpath("view"), schema=schema)) for schema in ("live", "shadow")),
+)
+
+
+class DirectorySettings(StreamSettings, frozen=True, kw_only=True):
+    """Settings of the directory."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8060
+    database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
+    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
+    pool_max: Annotated[int, Meta(ge=4, le=1000, description="Database connections at most.")] = 10
+    pool_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
+    ] = 0.5
+    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
+
+
+def directory(settings: DirectorySettings, signals: Signals) -> Service:
+    clock = SystemClock(settings.clock_offset_ms)
+    database = Database.of(settings, NAME, signals, clock)
+    schema = Schema(database, SOURCES)
+    stream = Stream.of(settings, NAME, signals)
+    freshness = Freshness(VIEW, stream, clock)
+    view = Projection("live")
+
+    async def applied(tx: Connection, delivered: Sequence[Delivered]) -> None:
+        await view.apply(tx, delivered)
+        await saga.apply(tx, delivered)
+        freshness.applied(delivered)
+
+    inboxes = [
+        Inbox(stream, VIEW, projection.SUBJECTS, applied, database, signals, clock),
+        Inbox(stream, f"{NAME}-log", states.SUBJECTS, log.apply, database, signals, clock, every_event=True),
+        Inbox(stream, f"{NAME}-audit", audit.SUBJECTS, audit.apply, database, signals, clock, every_event=True),
+    ]
+    rebuilding = Rebuild(
+        "view", VIEW, projection.SUBJECTS, Projection("shadow"), projection.TABLES, stream, database, signals
+    )
+    listeners, gauges = Listeners(database), Gauges(database, signals, clock)
+    reading = Reading(database, freshness, clock)
+    _, operators = guards(settings, NAME, clock, signals)
+    faults = Faults(clock, signals, database) if settings.faults == "on" else None
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if faults is not None:
+                stack.callback(faults.close)
+            await database.start()
+            stack.push_async_callback(database.close)
+            await schema.wait()
+            await stack.enter_async_context(stream)
+            # An agent that dies takes the process with it: a service that half works helps nobody.
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            work = (
+                *(inbox.run() for inbox in inboxes),
+                freshness.run(),
+                rebuilding.run(),
+                listeners.run(),
+                gauges.run(),
+            )
+            for one in work:
+                stack.push_async_callback(_ended, tasks.create_task(one))
+            yield
+
+    public = [
+        *(route for part in (Authors(reading), Events(reading), Conferences(reading)) for route in part.routes()),
+        *Statistics(reading, clock).routes(),
+        *Operations(database, listeners, clock).routes(),
+        *audit_routes(database, operators),
+    ]
+    return Service(
+        name=NAME,
+        settings=settings,
+        signals=signals,
+        routes=identified(public, settings, clock, signals),
+        admin_routes=[
+            *admin_routes(rebuilding, database, operators),
+            *parked_routes(inboxes, operators),
+            *(faults.routes(operators) if faults else []),
+        ],
+        lifespan=lifespan,
+        checks={"database": database.check, "schema": schema.check}
+        | ({"faults": faults.check_ready} if faults else {}),
+        stopping=listeners.close,
+        faults=faults,
+        clock=clock,
+    )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancels it until it has ended: `asyncio.wait_for`, which nats-py waits by, may lose a cancel (CPython 3.11)."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_S)
