@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tally.chassis import migrate
 from tally.chassis.clock import SystemClock
@@ -286,6 +287,18 @@ async def test_what_waits_is_counted_and_its_age_known(scene: Scene) -> None:
         assert signals.registry.get_sample_value("tally_outbox_rows") == 0
         assert signals.registry.get_sample_value("tally_outbox_oldest_seconds") == 0
         assert signals.registry.get_sample_value("tally_published_total") == 2
+
+
+async def test_each_event_has_a_span_linked_to_the_request_that_caused_it(scene: Scene) -> None:
+    exporter = InMemorySpanExporter()
+    scene.signals = Signals("test", span_exporter=exporter)
+    async with scene.relay():
+        written = await scene.write()
+        await scene.drained()
+    (span,) = exporter.get_finished_spans()
+    assert (span.name, span.kind.name, (span.attributes or {})["tally.event"]) == ("relay", "PRODUCER", str(written))
+    (link,) = span.links
+    assert f"{link.context.trace_id:032x}-{link.context.span_id:016x}" == TRACE[3:52]
 
 
 # --- the log alone

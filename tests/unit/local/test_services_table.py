@@ -20,6 +20,7 @@ def test_the_ports_of_the_reference_deployment() -> None:
         "author": (8070, 9070),
         "conference": (8080, 9080),
         "gateway": (8443, 9443),
+        "directory": (8060, 9060),
         "notifier": (8050, 9050),
         "mail": (1025, 8025),
         "nats": (4222, 8222),
@@ -110,7 +111,7 @@ def test_a_row_for_another_program_fills_in_its_command_and_address() -> None:
     table = (row, *SERVICES)
     places = place(table, {"TALLY_TLS_CERT_FILE": "cert.pem"})
     assert filled(row.command, places["queue"], Path("/data"))[1:] == ["-p", "4000", "-sd", "/data"]
-    assert environment(GATEWAY, places, table, {})["TALLY_QUEUE_URL"] == "nats://127.0.0.1:4000"
+    assert environment(GATEWAY, places, table, {})["TALLY_QUEUE_URL"] == "cache://127.0.0.1:4000"
 
 
 def test_a_row_can_give_the_others_more_than_its_address() -> None:
