@@ -59,7 +59,7 @@ pair = f"{address('gateway')}/event/{event['id']}/attendance/{author['id']}"
 listed = f"{address('gateway')}/event/{event['id']}/attendance"
 
 try:
-    force("open")
+    force("forced_open")
     status, headers, answer = ask("POST", pair)
     check(status == 503 and answer["code"] == "service-unavailable", f"a create is refused: {status} {answer}")
     check("Retry-After" in headers, f"it says when to come again: Retry-After {headers.get('Retry-After')}")
