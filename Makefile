@@ -17,7 +17,7 @@ export BASE_IMAGE
 help:  ## Print this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: run-env  ## Start PostgreSQL and every service; Ctrl-C stops them
+run: run-env  ## Start PostgreSQL and every service; Ctrl-C stops them. OBSERVE=1: Prometheus, too
 	@exec $(BIN)/tally run
 
 demo: run-env  ## In a second terminal: walk through the API and check every answer

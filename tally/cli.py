@@ -16,8 +16,8 @@ from uuid import UUID
 import click
 
 from tally.chassis.faults import Kind
+from tally.local import prometheus, services, walkthrough
 from tally.local import run as local
-from tally.local import services, walkthrough
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
 from tally.local.failure import LocalError
@@ -61,9 +61,15 @@ def main() -> None:
 @click.option("--no-restart", is_flag=True, help="Leave a service that dies dead.")
 @in_one_sentence
 def run(folder: Path | None, machine_readable: bool, no_restart: bool) -> None:
-    """Start PostgreSQL and every service; Ctrl-C stops them."""
+    """Start PostgreSQL and every service; Ctrl-C stops them. With OBSERVE=1, Prometheus, too."""
     folder = (folder or services.local_folder()).absolute()
-    sys.exit(local.run(folder, supervise=not no_restart, machine_readable=machine_readable))
+    programs: tuple[services.Program, ...] = services.SERVICES
+    if os.environ.get("OBSERVE", "0") != "0":
+        if prometheus.found():
+            programs = (*programs, prometheus.PROMETHEUS)
+        else:
+            click.echo(f"tally: {prometheus.MISSING}", err=True)
+    sys.exit(local.run(folder, programs=programs, supervise=not no_restart, machine_readable=machine_readable))
 
 
 @main.command()

@@ -24,6 +24,8 @@ OFFSET_VARIABLE = "TALLY_PORT_OFFSET"
 PREFIX = "TALLY_LOCAL_"
 # What is ours, not a service's.
 OWN_VARIABLES = frozenset({"TALLY_LOCAL_FOLDER", "TALLY_LOCAL_POSTGRES_PORT", "TALLY_LOCAL_POSTGRES_BIN"})
+# Where the services' metrics are, for who scrapes them: `author=http://127.0.0.1:9070 …`
+SCRAPED = "TALLY_SCRAPED"
 # One value for all of them cannot be meant.
 ONE_PER_SERVICE = frozenset({"TALLY_PORT", "TALLY_ADMIN_PORT", "TALLY_DATABASE_URL"})
 
@@ -52,7 +54,7 @@ class Program:
     gives: Mapping[str, str] = field(default_factory=dict)
     """What the others get besides, by its variable: `{"TALLY_SMTP_HOST": "{host}"}`; filled in as `address` is."""
     admin_offset: int = ADMIN_OFFSET
-    """How far its admin port is above the other one."""
+    """How far its admin port is above the other one; 0 where they are the same."""
 
     @property
     def variable(self) -> str:
@@ -102,6 +104,8 @@ SERVICES = (
     service("author", 8070, stage=1, database=True),
     service("conference", 8080, stage=1, database=True),
     service("gateway", 8443, stage=2),
+    service("directory", 8060, stage=2, database=True),
+    service("notifier", 8050, stage=2, database=True),
     NATS,
     MAIL,
 )
@@ -199,6 +203,8 @@ def environment(
             ours[name] = text.format(
                 scheme=where.scheme, host=where.reached_at, port=where.port, admin_port=where.admin_port
             )
+    if not program.settings:
+        ours[SCRAPED] = " ".join(f"{one.name}={places[one.name].admin_url}" for one in programs if one.settings)
     if database_url is not None:
         ours["TALLY_DATABASE_URL"] = database_url
     users = {name: value for name, value in environ.items() if not name.startswith((PREFIX, OFFSET_VARIABLE))}
@@ -273,7 +279,7 @@ def source_tree() -> Path | None:
 def _check_distinct(programs: Sequence[Program], places: Places) -> None:
     seen: dict[int, str] = {}
     for program in programs:
-        for port in (places[program.name].port, places[program.name].admin_port):
+        for port in {places[program.name].port: None, places[program.name].admin_port: None}:
             if port in seen:
                 raise LocalError(
                     f"Port {port} is both the {seen[port]} service's and the {program.name} service's: choose another "
