@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -31,6 +32,9 @@ from tests.support.postgres import Databases
 from tests.support.talks import ENTITY_SQL, TALK
 
 ROOT = Path(__file__).parents[2]
+KEPT_AT = datetime(2026, 11, 22, tzinfo=UTC)
+"""How old the copies of the kits are."""
+
 CONFERENCE = UUID("00000000-0000-7000-8000-00000000c0f0")
 
 Party = tuple[Relationship, Side]
@@ -113,6 +117,9 @@ class Kit(Protocol):
         """False if refused: fewer than are taken."""
         ...
 
+    async def keep(self, entity: UUID) -> None:
+        """A copy of an entity of the peer, where copies are declared."""
+
     async def set_restoring(self, restoring: bool) -> None: ...
     async def set_inc(self, inc: UUID) -> None:
         """This side becomes another incarnation, as a restore does."""
@@ -184,6 +191,9 @@ class MemoryKit:
         else:
             self.store.capacity[entity] = capacity
         return True
+
+    async def keep(self, entity: UUID) -> None:
+        self.store.shadow[entity] = json.dumps({"id": str(entity), "as_of": KEPT_AT.isoformat()}).encode()
 
     async def set_restoring(self, restoring: bool) -> None:
         self._mark(restoring=restoring)
@@ -264,6 +274,10 @@ class PostgresKit:
             return False
         return True
 
+    async def keep(self, entity: UUID) -> None:
+        table = f"shadow_{self.relationship.end(self.side.peer).entity}"
+        await self.connection.execute(f"INSERT INTO {table} (id, version, as_of) VALUES ($1, 1, $2)", entity, KEPT_AT)
+
     async def set_restoring(self, restoring: bool) -> None:
         await self.connection.execute(f"UPDATE {self._name}_mark SET restoring = $1", restoring)
 
@@ -303,9 +317,11 @@ class PostgresKit:
         return told
 
     async def reset(self) -> None:
-        seats = f"DELETE FROM {self._name}_seat;" if self._end.seats else ""
+        other = self.relationship.end(self.side.peer)
+        more = f"DELETE FROM {self._name}_seat;" if self._end.seats else ""
+        more += f"DELETE FROM shadow_{other.entity};" if other.copy else ""
         await self.connection.execute(
-            f"DELETE FROM {self._name}_half; {seats} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
+            f"DELETE FROM {self._name}_half; {more} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
             "DELETE FROM restore_item; DELETE FROM restore;"
             f"DELETE FROM {self._name}_mark; INSERT INTO {self._name}_mark DEFAULT VALUES;"
         )

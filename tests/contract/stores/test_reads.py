@@ -127,6 +127,45 @@ class TestListsOfThePeersEntities:
         assert await listed(scene, scene.side.peer, (unknown, None, 10)) == [([], [], [])]
 
 
+class TestCopiesOfThePeersEntities:
+    """What is listed with ``shadow``, when the peer does not answer."""
+
+    async def shadows(self, scene: Scene, by: Side, *ids: UUID, shadow: bool = True) -> list[list[str | None]]:
+        """Of each list the ids of the copies; None where nothing is kept."""
+        reply = await scene.kit.store.list(wire.List(by.value, [wire.ListItem(id, None, 10) for id in ids], shadow))
+        cards = [[json.loads(bytes(card)) for card in one.shadows] for one in reply.items]
+        return [[card and card["id"] for card in one] for one in cards]
+
+    async def test_beside_each_half_of_an_own_entity(self, scene: Scene) -> None:
+        entity, pairs = await scene.pairs_of_one(3)
+        for pair in pairs:
+            await scene.live(pair=pair)
+        others = [own_of(scene.side.peer, *pair) for pair in pairs]
+        expected: list[str | None] = []
+        if copies(scene):
+            await scene.kit.keep(others[0])
+            await scene.kit.keep(others[2])
+            expected = [str(others[0]), None, str(others[2])]
+        assert await self.shadows(scene, scene.side, entity) == [expected]
+
+    async def test_of_the_entity_itself_if_it_is_the_peer_s(self, scene: Scene) -> None:
+        kept, unknown = (own_of(scene.side.peer, left_id(number), right_id(number)) for number in (81, 82))
+        expected: list[list[str | None]] = [[], []]
+        if copies(scene):
+            await scene.kit.keep(kept)
+            expected = [[str(kept)], [None]]
+        assert await self.shadows(scene, scene.side.peer, kept, unknown) == expected
+
+    async def test_only_if_they_are_asked_for(self, scene: Scene) -> None:
+        entity, (pair,) = await scene.pairs_of_one(1)
+        await scene.live(pair=pair)
+        assert await self.shadows(scene, scene.side, entity, shadow=False) == [[]]
+
+
+def copies(scene: Scene) -> bool:
+    return scene.relationship.end(scene.side.peer).copy is not None
+
+
 async def test_several_lists_are_answered_in_the_order_asked(scene: Scene) -> None:
     first, (a,) = await scene.pairs_of_one(1)
     second, (b,) = await scene.pairs_of_one(1)
