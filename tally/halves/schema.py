@@ -65,7 +65,10 @@ def migrations(relationship: Relationship, side: Side) -> list[tuple[str, str]]:
     if relationship.end(side).seats:
         wanted.append("0004_seats.sql")
     wanted.append("0005_restore.sql")
-    return [(name, render(_read(name), relationship, side)) for name in wanted]
+    # A side that leaves a file out closes the gap: numbers say in which order it was applied there.
+    return [
+        (f"{number:04}{name[4:]}", render(_read(name), relationship, side)) for number, name in enumerate(wanted, 1)
+    ]
 
 
 def queries(relationship: Relationship, side: Side) -> str:
