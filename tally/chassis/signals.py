@@ -174,6 +174,7 @@ SPANS: Final[Mapping[str, SpanKind]] = {
     "compensation": SpanKind("Undoing the half of an operation that was refused on the other side."),
     "settle": SpanKind("One round of the settler: both epochs closed, compared and repaired."),
     "relay": SpanKind("One event published from the outbox; linked to what wrote it.", "producer"),
+    "mail": SpanKind("One mail handed to the mail server; linked to what it tells of.", "client"),
     "consume": SpanKind("One message applied to a projection; linked to what caused it.", "consumer"),
 }
 

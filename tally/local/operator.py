@@ -6,17 +6,24 @@ Assumes the key in the stack's folder: the operator signs tokens with it, as the
 from __future__ import annotations
 
 import http.client
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
 
 from tally.chassis.auth import AuthError, MintedTokens
 from tally.chassis.clock import SystemClock
-from tally.local.ask import ask
+from tally.local.ask import Answer, ask
 from tally.local.failure import LocalError
 from tally.local.keys import token_variables
 from tally.local.services import Places
+
+#: How often a rebuild is asked how far it is.
+_LOOK_S = 0.2
 
 
 class Operator:
@@ -66,18 +73,59 @@ class Operator:
         """Publish the service's events once more, those written since a moment: how many."""
         return int(self._asked(service, "POST", "/admin/outbox/republish", {"since": since.isoformat()})["events"])
 
-    def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
+    def rebuild(self) -> Iterator[dict[str, Any]]:
+        """Rebuild the directory's view, or watch the rebuild that is under way: how it stands, until it is over."""
+        self._asked("directory", "POST", "/admin/rebuild")
+        while True:
+            standing = dict(self._asked("directory", "GET", "/admin/rebuild"))
+            yield standing
+            if standing["state"] == "done" and standing["equal"] is not None:
+                return
+            time.sleep(_LOOK_S)
+
+    def digest(self) -> dict[str, dict[str, Any]]:
+        """What the directory's view holds: per table, how many rows, and their digest."""
+        return dict(self._asked("directory", "GET", "/admin/digest")["tables"])
+
+    def verify_audit(self) -> Iterator[dict[str, Any]]:
+        """Walk the audit trail's chain, part by part, to its end or to where it is broken."""
+        seq = 0
+        while True:
+            verified = dict(self._asked("directory", "GET", f"/admin/audit/verify?after={seq}"))
+            yield verified
+            if verified["complete"] or verified["broken"]:
+                return
+            seq = verified["seq"]
+
+    def audit(self, entity: str, subject: UUID) -> Iterator[dict[str, Any]]:
+        """What was done to one entity, in order."""
+        after: str | None = ""
+        while after is not None:
+            query = urlencode({"entity": entity, "subject": subject, **({"after": after} if after else {})})
+            page = self._asked("directory", "GET", f"/audit?{query}")
+            yield from page["items"]
+            after = page["next"]
+
+    def order(self, operation: UUID | str, order: str) -> dict[str, Any]:
+        """Have a deferred operation tried now (`retry`), or given up (`abandon`)."""
+        return dict(self._asked("gateway", "POST", f"/admin/operations/{operation}/{order}"))
+
+    def ask(self, service: str, method: str, path: str, body: Any = None) -> Answer:
+        """The answer of a service's admin port, whatever it is."""
         here = self._places.get(service)
         if here is None:
             raise LocalError(f"There is no service {service}: the names are {', '.join(self._places)}.")
         headers = {"Authorization": f"Bearer {self._tokens(service)}"}
         try:
-            answer = ask(method, f"{here.admin_url}{path}", body, headers=headers)
+            return ask(method, f"{here.admin_url}{path}", body, headers=headers)
         except (OSError, http.client.HTTPException) as error:
             raise LocalError(f"The {service} service does not answer at {here.admin_url} ({error}).") from error
+
+    def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
+        answer = self.ask(service, method, path, body)
         if answer.status == HTTPStatus.NOT_FOUND and path == "/admin/faults":
             raise LocalError(f"Faults are off in the {service} service: start it with TALLY_FAULTS=on.")
-        if answer.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
             raise LocalError(f"The {service} service refused: {answer.says()}")
         return answer.body
 

@@ -11,16 +11,31 @@ from services.author.__main__ import AuthorSettings
 from services.author.__main__ import build as build_author
 from services.conference.__main__ import ConferenceSettings
 from services.conference.__main__ import build as build_conference
+from services.directory.directory import DirectorySettings, directory
 from services.gateway.__main__ import Settings as GatewaySettings
 from services.gateway.__main__ import build as build_gateway
+from services.notifier.notifier import NotifierSettings
+from services.notifier.notifier import notifier as build_notifier
 from tally.chassis import openapi
 from tally.chassis.problems import CODES
 from tally.chassis.settings import SettingDoc, describe
 from tally.chassis.signals import SPANS, Signals
 
 Golden = Callable[[str, str], None]
-SETTINGS = {"author": AuthorSettings, "conference": ConferenceSettings, "gateway": GatewaySettings}
-BUILD = {"author": build_author, "conference": build_conference, "gateway": build_gateway}
+SETTINGS = {
+    "author": AuthorSettings,
+    "conference": ConferenceSettings,
+    "gateway": GatewaySettings,
+    "directory": DirectorySettings,
+    "notifier": NotifierSettings,
+}
+BUILD = {
+    "author": build_author,
+    "conference": build_conference,
+    "gateway": build_gateway,
+    "directory": directory,
+    "notifier": build_notifier,
+}
 
 
 def _settings_rows(docs: list[SettingDoc]) -> Iterator[str]:

@@ -1,0 +1,131 @@
+"""The notifier as a service: an inbox that fills its replica and notes mails, and a mailer that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.resources import files
+from random import Random
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
+
+from services.notifier.mailer import Mailer, SmtpSettings
+from services.notifier.news import SUBJECTS, News
+from services.notifier.reading import Reading
+from tally.chassis import migrate
+from tally.chassis.app import Service
+from tally.chassis.auth import guards, identified
+from tally.chassis.clock import SystemClock
+from tally.chassis.database import Database
+from tally.chassis.faults import Faults
+from tally.chassis.migrate import Schema, Source
+from tally.chassis.settings import SECRET
+from tally.chassis.signals import Signals
+from tally.messaging.inbox import Inbox
+from tally.messaging.parked import parked_routes
+from tally.messaging.stream import Stream, StreamSettings
+
+NAME: Final = "notifier"
+
+SOURCES: Final = (
+    Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
+    Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
+    Source(NAME, migrate.files(files("services.notifier").joinpath("migrations"))),
+)
+
+
+class NotifierSettings(StreamSettings, frozen=True, kw_only=True):
+    """Settings of the notifier."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8050
+    database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
+    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
+    pool_max: Annotated[int, Meta(ge=4, le=1000, description="Database connections at most.")] = 10
+    pool_wait_s: Annotated[
+        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
+    ] = 0.5
+    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
+    smtp_host: Annotated[str, Meta(min_length=1, description="The mail server.")] = "127.0.0.1"
+    smtp_port: Annotated[int, Meta(ge=1, le=65535, description="The mail server's port.")] = 1025
+    smtp_username: Annotated[str | None, Meta(description="Who we are to the mail server, if it asks.")] = None
+    smtp_password: Annotated[str | None, Meta(description="Our password at the mail server.", extra=SECRET)] = None
+    smtp_starttls: Annotated[
+        Literal["on", "off"], Meta(description="Whether mails travel encrypted (STARTTLS); needed for a password.")
+    ] = "off"
+    smtp_connections: Annotated[int, Meta(ge=1, le=100, description="Connections to the mail server at once.")] = 4
+    mail_from: Annotated[
+        str,
+        Meta(pattern=r"^[^\r\n]*[^@\s]+@[^@\s]+$", description="The sender; its domain is that of the mails' ids."),
+    ] = "Tally <tally@tally.localhost>"
+    mail_horizon_s: Annotated[
+        float, Meta(gt=0, description="Events that are older than this when they come are not mailed about.")
+    ] = 604_800.0
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        yield from super().conflicts(values)
+        if bool(values.get("smtp_username")) != bool(values.get("smtp_password")):
+            yield "TALLY_SMTP_USERNAME and TALLY_SMTP_PASSWORD go together: set both, or neither."
+        if values.get("smtp_password") and values.get("smtp_starttls") == "off":
+            yield "TALLY_SMTP_PASSWORD would travel in clear: set TALLY_SMTP_STARTTLS=on."
+
+
+def notifier(settings: NotifierSettings, signals: Signals) -> Service:
+    clock = SystemClock(settings.clock_offset_ms)
+    database = Database.of(settings, NAME, signals, clock)
+    schema = Schema(database, SOURCES)
+    stream = Stream.of(settings, NAME, signals)
+    mailer = Mailer(database, _smtp(settings), signals, clock, Random())
+    news = News(signals, clock, horizon_s=settings.mail_horizon_s, noted=mailer.wake)
+    # Each event, not each state: an attendance that ended before we heard of it was confirmed all the same.
+    inbox = Inbox(stream, f"{NAME}-news", SUBJECTS, news.apply, database, signals, clock, every_event=True)
+    reading = Reading(database, mailer)
+    _, operators = guards(settings, NAME, clock, signals)
+    faults = Faults(clock, signals, database) if settings.faults == "on" else None
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if faults is not None:
+                stack.callback(faults.close)
+            await database.start()
+            stack.push_async_callback(database.close)
+            await schema.wait()
+            await stack.enter_async_context(stream)
+            # An agent that dies takes the process with it: a service that half works helps nobody.
+            agents = await stack.enter_async_context(asyncio.TaskGroup())
+            for agent in (inbox.run(), mailer.run()):
+                stack.callback(agents.create_task(agent).cancel)
+            yield
+
+    return Service(
+        name=NAME,
+        settings=settings,
+        signals=signals,
+        routes=identified(reading.routes(), settings, clock, signals),
+        admin_routes=[
+            *reading.admin_routes(operators),
+            *parked_routes([inbox], operators),
+            *(faults.routes(operators) if faults else []),
+        ],
+        lifespan=lifespan,
+        checks={"database": database.check, "schema": schema.check}
+        | ({"faults": faults.check_ready} if faults else {}),
+        faults=faults,
+        clock=clock,
+    )
+
+
+def _smtp(settings: NotifierSettings) -> SmtpSettings:
+    return SmtpSettings(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        sender=settings.mail_from,
+        username=settings.smtp_username,
+        password=settings.smtp_password,
+        starttls=settings.smtp_starttls == "on",
+        ca_file=settings.tls_ca_file,
+        connections=settings.smtp_connections,
+    )
