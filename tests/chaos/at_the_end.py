@@ -149,10 +149,29 @@ def confirmed_once(lives: Lives, verdict: Verdict) -> Found:
             yield f"operation {op} is {'live' if op in live else 'not live'}, and the outbox says {told.get(op, [])}"
 
 
-
 def _databases(history: History) -> tuple[Database, Database]:
     return history.databases["author"], history.databases["conference"]
 
 
 def _live(database: Database) -> dict[UUID, Half]:
     return {half.op: half for half in database.halves if half.st == "L"}
+
+
+@invariant("every copy of another service's data equals its owner's", at_end=True)
+def copies_follow(lives: Lives, verdict: Verdict) -> Found:
+    for copied in lives.history.copies:
+        verdict.checked += copied.rows
+        for row in copied.missing:
+            yield f"{copied.copy} lack {row}"
+        for row in copied.surplus:
+            yield f"{copied.copy} have {row}, which their owner has not"
+
+
+@invariant("each confirmed operation is mailed once: it has one Message-ID", at_end=True)
+def mailed_once(lives: Lives, verdict: Verdict) -> Found:
+    for mailed in lives.history.mails:
+        times = Counter(operation for operation, _ in mailed.mails)
+        verdict.checked += len(mailed.confirmed)
+        for operation in mailed.confirmed:
+            if times[operation] != 1:
+                yield f"operation {operation} was confirmed, and {times[operation]} different mails say so"

@@ -181,7 +181,25 @@ class Database(Struct, frozen=True, tag="database"):
     outbox: Sequence[Told] = ()
 
 
-Record = Header | Invoked | Completed | Fault | Healed | Stall | Phase | Settlement | Database
+class Copied(Struct, frozen=True, tag="copied"):
+    """How a copy compares with its owner's `rows`: what it lacks, and what it has too much."""
+
+    at_ns: int
+    copy: str
+    rows: int
+    missing: Sequence[str] = ()
+    surplus: Sequence[str] = ()
+
+
+class Mailed(Struct, frozen=True, tag="mailed"):
+    """Operations that were confirmed, and (operation, Message-ID) of the mails that say so."""
+
+    at_ns: int
+    confirmed: Sequence[str] = ()
+    mails: Sequence[tuple[str, str]] = ()
+
+
+Record = Header | Invoked | Completed | Fault | Healed | Stall | Phase | Settlement | Database | Copied | Mailed
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
@@ -245,6 +263,8 @@ class History:
     phases: list[Phase] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     databases: dict[str, Database] = field(default_factory=dict)
+    copies: list[Copied] = field(default_factory=list)
+    mails: list[Mailed] = field(default_factory=list)
 
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
@@ -280,6 +300,10 @@ def assembled(records: Sequence[Record]) -> History:
                 history.phases.append(record)
             case Settlement():
                 history.settlements.append(record)
+            case Copied():
+                history.copies.append(record)
+            case Mailed():
+                history.mails.append(record)
             case Database():
                 history.databases[record.service] = record  # the latest look counts
             case _:

@@ -351,4 +351,3 @@ def unnamed(creates: Iterable[Request]) -> list[Request]:
         for create in creates
         if fate(create.end) is Fate.UNKNOWN and (create.end is None or create.end.operation is None)
     ]
-

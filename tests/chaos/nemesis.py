@@ -51,6 +51,10 @@ SWITCHED: dict[str, dict[str, Any]] = {
 }
 """What the services' own fault switch does, and how; clients see it only through the gateway."""
 
+_DOWNSTREAM: dict[Strike, float] = {
+    **{("kill", who): 2 for who in ("nats", "directory", "notifier", "mail")},
+    **{("stop", who): 1 for who in ("nats", "notifier")},
+}
 _STOPS: dict[Strike, float] = {("stop", service): 1 for service in _OWNERS}
 _LONG_PAUSES: dict[Strike, float] = {("long-pause", service): 1 for service in _OWNERS}
 
@@ -69,7 +73,9 @@ SCENARIOS: dict[str, dict[Strike, float]] = {
     "resets": _switched("reset", "cut", "duplicate"),
     "hangs": _switched("hang"),
     "faults": _switched(*SWITCHED),
-    "all": {**_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED)},
+    "events": {**_DOWNSTREAM, ("kill", "author"): 1, ("kill", "conference"): 1, ("kill", POSTGRES): 1},
+    "broker": {("long-stop", "nats"): 1},
+    "all": {**_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED), **_DOWNSTREAM},
     "none": {},
 }
 
@@ -82,7 +88,13 @@ OVERLAP_SHARE = 0.25
 CALM_S = (0.3, 3.0)
 WORK_TIMEOUT_S = 15.0
 DOWN_S = (0.05, 1.0)
-LASTS_S = {"pause": (0.2, 4.0), "long-pause": (25.0, 30.0), "stop": (4.0, 8.0), **dict.fromkeys(SWITCHED, (1.0, 6.0))}
+LASTS_S = {
+    "pause": (0.2, 4.0),
+    "long-pause": (25.0, 30.0),
+    "long-stop": (120.0, 120.0),
+    "stop": (4.0, 8.0),
+    **dict.fromkeys(SWITCHED, (1.0, 6.0)),
+}
 """What is down for longer, or shorter, than `DOWN_S`."""
 START_TIMEOUT_S = 60.0
 POLL_S = 0.05
@@ -107,6 +119,7 @@ class Nemesis:
             "crash": self._crash,
             "restart": stack.stop_service,
             "stop": stack.stop_service,
+            "long-stop": stack.stop_service,
             **{kind: partial(self._switch_on, kind) for kind in SWITCHED},
             DIED: lambda target: None,
         }
@@ -179,7 +192,7 @@ class Nemesis:
     def _heal(self, fault: str, target: str) -> None:
         if fault in SWITCHED:
             self._operator.set_faults(target, [])
-        if fault in ("kill", "restart", "stop", DIED):
+        if fault in ("kill", "restart", "stop", "long-stop", DIED):
             self._start(target)
         elif target == POSTGRES:
             # It says "ready" in its file while it recovers from a crash.

@@ -21,7 +21,7 @@ from uuid import UUID
 import aiohttp
 
 from tally.local.stack import LocalStack, free_ports
-from tests.chaos import observe
+from tests.chaos import downstream, observe
 from tests.chaos.client import Client, Wanted, new_session
 from tests.chaos.history import Header, Kind, Recorder, Stall, now_ns
 from tests.chaos.nemesis import Nemesis
@@ -130,6 +130,9 @@ async def _last_look(stack: LocalStack, recorder: Recorder, town: Town, client: 
         await _probe(client, [*pairs, *(town.pair() for _ in range(PROBES - len(pairs)))])
         await observe.settled(recorder, dsns)
     await observe.observed(recorder, dsns, client, _to_ask(town))
+    if "directory" in stack.places:
+        everybody = {service: stack.dsn(service) for service in ("author", "conference", "directory")}
+        await downstream.followed(recorder, everybody, stack.urls["mail"])
 
 
 async def _probe(client: Client, pairs: Iterable[tuple[UUID, UUID]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.check import main
 from tests.chaos.checker import check
-from tests.chaos.history import Half, History, Kind, Phase, Recorder, Seat, Told, Trouble
+from tests.chaos.history import Copied, Half, History, Kind, Mailed, Phase, Recorder, Seat, Told, Trouble
 from tests.chaos.tape import (
     AUTHOR,
     EVENT,
@@ -56,6 +56,8 @@ def test_a_clean_history_violates_nothing_and_every_invariant_that_could_look_at
     tape.seats.append(Seat(EVENT, 5, 1))
     history = tape.ends()
     tape.status((901_000, 901_010), op_at(101), "refused")
+    tape.records.append(Copied(1, "the directory's authors", 1))
+    tape.records.append(Mailed(1, [str(op_at(100))], [(str(op_at(100)), "<1@x>")]))
     verdicts = check(tape.history)
     assert [str(verdict) for verdict in verdicts if verdict.violations] == []
     assert undecided(history) == set()
@@ -75,6 +77,8 @@ def test_a_history_that_ended_early_leaves_the_end_undecided_and_judges_the_rest
         "seats-at-the-end",
         "operations-are-decided",
         "confirmed-once",
+        "copies-follow",
+        "mailed-once",
     }
     tape.lists((3000, 3010), [])
     assert violated(tape.history) == {"acknowledged-stays"}
@@ -564,3 +568,20 @@ def test_a_phase_can_be_looked_up() -> None:
     tape.records.append(Phase("load-ended", 5, WALL_MS))
     assert tape.history.phase("load-ended") is not None
     assert tape.history.phase("observed") is None
+
+
+@pytest.mark.parametrize(
+    ("record", "broken"),
+    [
+        (Copied(1, "the directory's authors", 1, missing=["x"]), "copies-follow"),
+        (Copied(1, "the directory's authors", 1, surplus=["x"]), "copies-follow"),
+        (Mailed(1, ["op"], []), "mailed-once"),
+        (Mailed(1, ["op"], [("op", "<1@x>"), ("op", "<2@x>")]), "mailed-once"),
+    ],
+)
+def test_what_does_not_follow_the_owners_is_found(record: Copied | Mailed, broken: str) -> None:
+    tape = a_clean_tape()
+    tape.ends()
+    tape.status((901_000, 901_010), op_at(101), "refused")
+    tape.records.append(record)
+    assert [verdict.name for verdict in check(tape.history) if verdict.violations] == [broken]

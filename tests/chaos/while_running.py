@@ -34,7 +34,6 @@ REASONS_KEPT_MS = 55_000
 """For this long an operation's status says whether it ever was; void rows are dropped a little later."""
 
 
-
 @invariant("what was acknowledged or seen stays readable, without a flicker, until somebody may have ended it")
 def acknowledged_stays(lives: Lives, verdict: Verdict) -> Found:
     starts = {key: [absence.from_ns for absence in absences] for key, absences in lives.absences.items()}
@@ -85,9 +84,7 @@ def _seen(lives: Lives) -> Iterator[tuple[UUID, tuple[UUID, UUID], str]]:
                 yield told.op, (told.author, told.event), f"{told.type} in the outbox"
 
 
-def _unmatched(
-    lives: Lives, pair: tuple[UUID, UUID], ops: list[tuple[UUID, str]]
-) -> Iterator[tuple[UUID, str]]:
+def _unmatched(lives: Lives, pair: tuple[UUID, UUID], ops: list[tuple[UUID, str]]) -> Iterator[tuple[UUID, str]]:
     """Operations without a create of an unknown outcome whose time fits, each create used once."""
     windows = sorted(
         (_wall_window(lives.history, create) for create in unnamed(lives.creates[pair])), key=lambda window: window[1]

@@ -71,7 +71,8 @@ class Town:
         return self.random.choice(self.recent) if self.recent else None
 
     def new_author(self) -> Wanted:
-        return Wanted(Kind.MAKE_AUTHOR, body={"full_name": f"Author {self.random.getrandbits(32):08x}"})
+        name = f"{self.random.getrandbits(32):08x}"
+        return Wanted(Kind.MAKE_AUTHOR, body={"full_name": f"Author {name}", "email": f"{name}@example.org"})
 
     def new_event(self, capacity: int | None) -> Wanted:
         seq = next(self._seq)
