@@ -36,6 +36,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 #: RFC 9110, 9.2.1: what does not ask for a change.
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
+#: Set in a scope by an answer that goes on for as long as somebody listens: it is not late, and nobody waits for it.
+LASTING: Final = "tally.lasting"
+
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
 

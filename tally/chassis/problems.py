@@ -58,6 +58,7 @@ CODES: Final[Mapping[str, Code]] = {
     "method-not-allowed": Code(405, "This path does not support the method"),
     "unauthenticated": Code(401, "The request needs a valid token"),
     "forbidden": Code(403, "The token does not allow this"),
+    "not-allowed-here": Code(403, "The page may not do this"),
     # It is understood, and something it speaks of does not exist.
     "not-found": Code(404, "There is no such thing"),
     "author-not-found": Code(404, "There is no such author"),

@@ -10,6 +10,7 @@ import random
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tally.chassis.clock import Clock
+from tally.chassis.http import LASTING
 from tally.chassis.problems import Problem
 from tally.chassis.signals import Signals
 from tally.resilience.limiter import Limiter, LimiterSettings, Shed
@@ -37,7 +38,7 @@ def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSett
         ignored = True
         try:
             await app(scope, receive, send)
-            ignored = False
+            ignored = LASTING in scope
         finally:
             limiter.release(admitted, clock.monotonic_s(), ignored=ignored)
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tally.chassis import context, database, problems
 from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
-from tally.chassis.http import SAFE
+from tally.chassis.http import LASTING, SAFE
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals, exemplar
@@ -133,6 +133,8 @@ class Stack:
                 raise error
 
     def _ended(self, scope: Scope, status: int, begun_s: float, here: context.Context) -> None:
+        if LASTING in scope:
+            return
         ended_s = self._now_s()
         duration_s = ended_s - begun_s
         if status == _TIME_OVER or (here.deadline is not None and here.deadline.expired(ended_s)):

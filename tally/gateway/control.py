@@ -43,7 +43,7 @@ class Control:
 
         def route(order: Order, summary: str) -> Route:
             async def handle(request: Request) -> Response:
-                return await self._take(path_uuid(request, "operation"), order)
+                return await self.take(path_uuid(request, "operation"), order)
 
             return Route(
                 "POST",
@@ -61,7 +61,8 @@ class Control:
             route("abandon", "Give a deferred operation up, unless it is carried out before that."),
         ]
 
-    async def _take(self, id: UUID, order: Order) -> Response:
+    async def take(self, id: UUID, order: Order) -> Response:
+        """The answer to an order, which may be a problem."""
         try:
             standing = await self._operations.standing(id)
             if standing is None:

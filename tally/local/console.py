@@ -29,7 +29,7 @@ PLACED = frozenset({"timestamp", "level", "event", "service", "traceback"})
 OF_REQUESTS = frozenset({"method", "path", "status", "duration_ms"})
 # The last part of the path.
 HEALTH = frozenset({"readyz", "livez", "startupz", "metrics"})
-ROUNDS = frozenset({"close", "settle", "forward", "ack"})
+ROUNDS = frozenset({"close", "settle", "forward", "ack", "status"})
 # Long, and wanted only when something went wrong.
 ONLY_IN_TROUBLE = frozenset({"trace_id", "span_id", "request_id"})
 # What a client sent must not move the cursor or forge a line.
@@ -115,7 +115,8 @@ def parsed(line: str) -> Entry | None:
 
 
 def is_routine(entry: Entry) -> bool:
-    """A request that comes when nobody does anything: a health check, whose asker tells, or the settler's round."""
+    """A request that comes when nobody does anything: a health check, whose asker tells, the settler's round, or
+    the page's look."""
     last = str(entry.get("path")).rpartition("/")[2]
     return entry.get("event") == "request" and (
         last in HEALTH or (last in ROUNDS and entry.get("status") == HTTPStatus.OK)

@@ -1,0 +1,685 @@
+// The page: draws what the feed tells, and asks for what a person clicks. No library, no build.
+//
+// What comes from outside becomes text, never HTML. Rows are kept from one picture to the next, so that neither the
+// focus nor a selection is lost. Every address is relative: the page also works behind a path prefix.
+"use strict";
+
+const KEPT = 300; // seconds of history that the page keeps
+const SILENT_MS = 4000; // after this long without a picture the feed counts as cut
+const HIDDEN_MS = 60000; // a page that nobody looks at lets go of the feed after this long
+const ACTING = { "X-Tally-UI": "1" };
+
+const at = (id) => document.getElementById(id);
+
+// --- making elements ---------------------------------------------------------------------------------------
+
+/** An element: `h("p", { class: "note" }, "text", child…)`. */
+function h(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (typeof value === "function") made.addEventListener(name, value);
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value != null) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child != null));
+  return made;
+}
+
+function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const shape = (symbol, kind = "shape") =>
+  svg("svg", { class: kind, "aria-hidden": "true" }, svg("use", { href: `#${symbol}` }));
+
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Replace the children, unless they would look the same. */
+function show(node, token, ...children) {
+  if (node.dataset.token === token) return;
+  node.dataset.token = token;
+  node.replaceChildren(...children);
+}
+
+/** Rows for items: those that are there stay where they are. */
+function rows(list, items, key, make, fill) {
+  const known = new Map([...list.children].map((row) => [row.dataset.key, row]));
+  items.forEach((item, index) => {
+    const name = key(item);
+    let row = known.get(name);
+    known.delete(name);
+    if (!row) {
+      row = make(item);
+      row.dataset.key = name;
+    }
+    fill(row, item);
+    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
+  });
+  for (const row of known.values()) row.remove();
+}
+
+/** Told to who can't see it, once. */
+function news(text) {
+  say(at("news"), text);
+}
+
+// --- words -------------------------------------------------------------------------------------------------
+
+function seconds(s) {
+  if (s < 1) return `${Math.round(s * 1000)} ms`;
+  if (s < 10) return `${s.toFixed(1)} s`;
+  if (s < 120) return `${Math.round(s)} s`;
+  if (s < 7200) return `${Math.round(s / 60)} min`;
+  return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
+}
+
+const rate = (n) => (n === 0 ? "0" : n < 10 ? n.toFixed(1) : Math.round(n).toString()) + "/s";
+const short = (id) => String(id).slice(-8);
+const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+const STATES = {
+  up: ["s-up", "good", "up"],
+  down: ["s-down", "bad", "down"],
+  silent: ["s-trouble", "warn", "silent"],
+  unwell: ["s-trouble", "warn", "unwell"],
+};
+const CIRCUITS = {
+  closed: ["c-closed", "", "closed"],
+  half_open: ["c-half", "warn", "half open"],
+  open: ["c-open", "bad", "open"],
+  forced_open: ["c-open", "bad", "held open"],
+  forced_closed: ["c-closed", "warn", "held closed"],
+  observe: ["c-closed", "warn", "only observes"],
+};
+const circuitOf = (state) => CIRCUITS[state.replaceAll("-", "_")] ?? ["c-half", "warn", state];
+const WHAT_IS = {
+  directory: "read views, operation log",
+  notifier: "mails",
+  stream: "NATS JetStream",
+};
+const REASONS = {
+  not_found: "it does not exist there",
+  "not-found": "it does not exist there",
+  full: "no seat was left",
+  deleted: "it was deleted",
+  held: "another operation has the pair",
+  unsent: "the other side was not reached",
+  dead: "it was dead on the other side",
+};
+const OUTCOMES = { dead: "undone, with proof", silent: "no answer yet: the settler sees to it", stale: "the proof was stale" };
+
+// --- the feed ----------------------------------------------------------------------------------------------
+
+let about = null;
+let source = null;
+let heardAt = 0;
+let last = null;
+let cut = true;
+
+function listen() {
+  source?.close();
+  source = new EventSource("ui/feed");
+  source.onmessage = (message) => {
+    const picture = JSON.parse(message.data);
+    heardAt = Date.now();
+    if (cut) connected();
+    draw(picture);
+    last = picture;
+  };
+}
+
+function connected() {
+  cut = false;
+  document.body.classList.remove("cut");
+  show(at("feed"), "live", shape("s-up"), " ", h("span", { class: "good" }, "live"));
+  if (last) news("The feed is back.");
+}
+
+function watch() {
+  if (source === null) return;
+  const silent = Date.now() - heardAt;
+  if (silent < SILENT_MS) return;
+  const age = last ? `; what you see is ${seconds(Math.round((Date.now() - Date.parse(last.at)) / 1000))} old` : "";
+  show(at("feed"), age || "cut", shape("s-down"), " ", h("span", { class: "bad" }, `cut: trying again${age}`));
+  if (!cut) news("The feed is cut. Trying again.");
+  cut = true;
+  document.body.classList.add("cut");
+  // A browser gives up on an answer that is no stream (503: too many look), and waits for a connection that is dead.
+  if (source.readyState === EventSource.CLOSED || silent > 3 * SILENT_MS) {
+    heardAt = Date.now() - SILENT_MS;
+    listen();
+  }
+}
+
+let hiding = 0;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden) {
+    hiding = setTimeout(() => {
+      source?.close();
+      source = null;
+    }, HIDDEN_MS);
+  } else if (source === null) {
+    listen();
+  }
+});
+
+// --- drawing a picture -------------------------------------------------------------------------------------
+
+function draw(picture) {
+  drawServices(picture);
+  drawCreates(picture);
+  drawEpoch(picture);
+  drawStuck(picture.operations);
+  drawCompensations(picture.compensations);
+  drawMails(picture.mails);
+  drawSwitches(picture);
+  tellChanges(picture);
+}
+
+function tellChanges(picture) {
+  if (!last) return;
+  const before = new Map(last.services.map((one) => [one.name, one.state]));
+  const changed = picture.services.filter((one) => before.has(one.name) && before.get(one.name) !== one.state);
+  if (changed.length) news(changed.map((one) => `${one.name} is ${STATES[one.state][2]}`).join("; ") + ".");
+}
+
+function drawServices(picture) {
+  rows(
+    at("services"),
+    picture.services,
+    (one) => one.name,
+    (one) =>
+      h("tr", null, h("th", { scope: "row" }, one.name), h("td"),
+        h("td", { class: "circuit-cell", "data-label": "reads" }), h("td", { class: "circuit-cell", "data-label": "writes" })),
+    (row, one) => {
+      const [symbol, tone, word] = STATES[one.state];
+      const took = one.took_ms == null ? "" : ` ${seconds(one.took_ms / 1000)}`;
+      const since = one.since_ms == null ? "" : ` for ${seconds(Math.max(0, (Date.parse(picture.at) - one.since_ms) / 1000))}`;
+      const detail = one.detail || WHAT_IS[one.name] || "";
+      show(row.children[1], word + took + since + detail,
+        h("span", { class: tone }, shape(symbol), ` ${word}`),
+        h("span", { class: "since" }, one.state === "up" ? took + (since && ` · up${since}`) : since),
+        detail ? h("small", null, detail) : "");
+      ["read", "write"].forEach((kind, index) => {
+        const circuit = picture.breakers.find((each) => each.peer === one.name && each.kind === kind);
+        if (!circuit) return;
+        const [icon, mood, name] = circuitOf(circuit.state);
+        const next = circuit.retry_after_s > 0 ? `tried in ${seconds(Math.ceil(circuit.retry_after_s))}` : "";
+        const kept = circuit.rejected ? `${circuit.rejected} not sent` : "";
+        show(row.children[2 + index], name + next + kept,
+          h("span", { class: mood }, shape(icon, "circuit"), ` ${name}`),
+          next || kept ? h("small", null, [next, kept].filter(Boolean).join(", ")) : "");
+      });
+    },
+  );
+}
+
+// --- creates and the settlement ------------------------------------------------------------------------------
+
+const history = [];
+const epochs = [];
+
+function line(points, width, height, top) {
+  return points.map((y, x) => `${x ? "L" : "M"}${(KEPT - points.length + x).toFixed(0)} ${(height - 1 - (y / top) * (height - 2)).toFixed(2)}`).join("");
+}
+
+function chart(node, height, lines) {
+  const top = Math.max(1, ...lines.flatMap((one) => one.points)) * 1.05;
+  const drawn = lines.flatMap(({ name, points, area }) => {
+    const path = line(points, KEPT, height, top);
+    const under = area && points.length ? [svg("path", { class: `a-${name}`, d: `${path}L${KEPT - 1} ${height}L${KEPT - points.length} ${height}Z` })] : [];
+    return [...under, svg("path", { class: `l-${name}`, d: path })];
+  });
+  node.replaceChildren(svg("svg", { viewBox: `0 0 ${KEPT} ${height}`, preserveAspectRatio: "none" }, ...drawn));
+}
+
+function drawCreates(picture) {
+  const now = { at: Date.parse(picture.at), ...picture.creates };
+  const before = history.at(-1);
+  // The process began anew: what it counted is gone.
+  if (before && Object.keys(before.outcomes).some((name) => (now.outcomes[name] ?? 0) < before.outcomes[name])) history.length = 0;
+  history.push(now);
+  if (history.length > KEPT + 1) history.shift();
+  const rates = (name) =>
+    history.slice(1).map((one, index) => {
+      const past = history[index];
+      return ((one.outcomes[name] ?? 0) - (past.outcomes[name] ?? 0)) / Math.max(0.5, (one.at - past.at) / 1000);
+    });
+  const lines = ["done", "refused", "unknown"].map((name) => ({ name, points: rates(name), area: name === "done" }));
+  chart(at("creates-chart"), 60, lines.filter((one) => one.name === "done" || one.points.some((y) => y > 0)));
+  for (const { name, points } of lines) {
+    const recent = points.slice(-5);
+    say(at(`n-${name}`), recent.length ? rate(recent.reduce((sum, y) => sum + y, 0) / recent.length) : "–");
+  }
+  const then = history[Math.max(0, history.length - 61)];
+  say(at("n-p50"), quantile(then.buckets, now.buckets, 0.5, total(now) - total(then)));
+  say(at("n-p95"), quantile(then.buckets, now.buckets, 0.95, total(now) - total(then)));
+}
+
+const total = (one) => Object.values(one.outcomes).reduce((sum, n) => sum + n, 0);
+
+/** As Prometheus computes it: linear within the bucket. */
+function quantile(then, now, q, count) {
+  if (!count) return "–";
+  let below = 0;
+  let from = 0;
+  for (const [index, [limit, cumulative]] of now.entries()) {
+    const here = cumulative - (then[index]?.[1] ?? 0);
+    if (here >= q * count) return seconds(from + ((limit - from) * (q * count - below)) / Math.max(1, here - below));
+    [below, from] = [here, limit];
+  }
+  return `over ${seconds(from)}`;
+}
+
+function drawEpoch(picture) {
+  const age = picture.epoch_age_s;
+  say(at("epoch"), age == null ? "not known" : seconds(age));
+  at("epoch").className = age != null && age > 30 ? "big bad" : age != null && age > 10 ? "big warn" : "big";
+  epochs.push(age ?? 0);
+  if (epochs.length > KEPT) epochs.shift();
+  chart(at("epoch-chart"), 30, [{ name: "epoch", points: epochs }]);
+}
+
+// --- lists -------------------------------------------------------------------------------------------------
+
+const rowOf = () => h("li", null, h("span", { class: "what" }), h("span", { class: "when" }));
+
+function drawStuck(operations) {
+  rows(at("stuck"), operations.items ?? [], (one) => one.id,
+    (one) => {
+      const row = rowOf();
+      if (about?.mode === "full" && ["deferred", "retried", "parked"].includes(one.state)) {
+        row.append(h("button", { type: "button", class: "small", "aria-label": `Retry operation ${one.id}`, click: () => retry(one.id) }, "Retry"));
+      }
+      return row;
+    },
+    (row, one) => {
+      const why = [one.reason, one.service && `by ${one.service}`].filter(Boolean).join(", ");
+      const tried = one.attempts ? `, tried ${one.attempts} time${one.attempts === 1 ? "" : "s"}` : "";
+      show(row.children[0], one.state + why + tried,
+        h("span", { class: one.state === "parked" ? "bad" : "warn" }, shape(one.state === "parked" ? "s-trouble" : "s-wait"), ` ${one.state}`),
+        why ? `: ${why}` : "", tried, h("small", null, h("code", null, one.id)));
+      say(row.children[1], `for ${seconds(one.age_s)}`);
+    });
+  const notes = {
+    absent: "The directory keeps the log of operations, and this gateway has not been told of one (TALLY_DIRECTORY_URL).",
+    away: `The directory, which keeps the log of operations, is not there now: ${operations.detail}.`,
+    there: operations.items?.length ? "" : "None: whatever was begun has ended.",
+  };
+  say(at("stuck-note"), notes[operations.state]);
+}
+
+async function retry(id) {
+  const answer = await act(`ui/operations/${id}/retry`);
+  news(answer.ok ? `Operation ${short(id)} is tried now.` : `Operation ${short(id)}: ${answer.says}`);
+}
+
+function drawCompensations(compensations) {
+  at("compensations").classList.toggle("scroll", compensations.length > 5);
+  if (compensations.length > 5) at("compensations").setAttribute("tabindex", "0");
+  rows(at("compensations"), compensations, (one) => `${one.operation}/${one.at}`, rowOf,
+    (row, one) => {
+      const good = one.outcome === "dead";
+      show(row.children[0], "drawn",
+        h("span", { class: good ? "" : "warn" }, shape(good ? "s-done" : "s-trouble"), ` ${OUTCOMES[one.outcome] ?? one.outcome}`),
+        `: ${REASONS[one.reason] ?? one.reason}`,
+        h("small", null, "operation ", h("code", null, one.operation)),
+        one.trace_id ? h("small", null, "trace ", h("code", null, one.trace_id)) : "");
+      say(row.children[1], clock(one.at));
+    });
+  say(at("compensations-note"), compensations.length ? "" : "None yet. When one side refuses, the half that the other side has recorded is undone, and it is proven that it stays so.");
+}
+
+function drawMails(mails) {
+  at("mails").classList.toggle("scroll", (mails.items ?? []).length > 6);
+  if ((mails.items ?? []).length > 6) at("mails").setAttribute("tabindex", "0");
+  rows(at("mails"), mails.items ?? [], (one) => one.id, rowOf,
+    (row, one) => {
+      show(row.children[0], "drawn", one.subject || "(no subject)", h("small", null, `to ${one.to ?? "nobody"}`));
+      const when = Date.parse(one.date ?? "");
+      say(row.children[1], Number.isNaN(when) ? "" : clock(when));
+    });
+  const notes = {
+    absent: "No inbox is configured here (TALLY_MAIL_URL).",
+    away: `The inbox is not there: ${mails.detail}.`,
+    there: mails.items?.length ? "" : "No mail yet.",
+  };
+  say(at("mails-note"), notes[mails.state]);
+}
+
+// --- switches ----------------------------------------------------------------------------------------------
+
+function drawSwitches(picture) {
+  if (about?.mode !== "full") return;
+  at("switches").hidden = false;
+  rows(at("circuits"), picture.breakers.filter((one) => ["read", "write"].includes(one.kind)), (one) => `${one.peer}/${one.kind}`,
+    (one) => {
+      const row = rowOf();
+      row.children[1].replaceWith(h("button", { type: "button", class: "small", click: () => toggle(one.peer, one.kind, row.dataset.mode) }));
+      return row;
+    },
+    (row, one) => {
+      const [icon, tone, word] = circuitOf(one.state);
+      row.dataset.mode = one.mode;
+      show(row.children[0], word, `${one.kind}s at ${one.peer}: `, h("span", { class: tone }, shape(icon, "circuit"), ` ${word}`));
+      say(row.children[1], one.mode === "auto" ? "Hold open" : "Let go");
+      row.children[1].setAttribute("aria-label", `${one.mode === "auto" ? "Hold open" : "Let go"}: ${one.kind}s at ${one.peer}`);
+    });
+  const on = picture.faults;
+  at("fault-form").hidden = on == null;
+  rows(at("faults"), on ?? [], (one) => JSON.stringify(one.fault), rowOf,
+    (row, one) => {
+      show(row.children[0], `${one.hits}`, h("span", { class: "warn" }, shape("s-trouble"), ` ${one.fault.kind}`),
+        `: ${Math.round(one.fault.rate * 100)} % of ${one.fault.path}, hit ${one.hits} times`);
+      say(row.children[1], `${seconds(one.left_s)} left`);
+    });
+  say(at("faults-note"), on == null ? "Faults are off here: TALLY_FAULTS=on make run lets you switch some on. Those of other services: tally faults set SERVICE." : on.length ? "" : "None is on.");
+}
+
+async function toggle(peer, kind, mode) {
+  const wanted = mode === "auto" ? "forced_open" : "auto";
+  const answer = await act(`ui/breakers/${peer}/${kind}`, { mode: wanted });
+  news(answer.ok ? `${kind}s at ${peer}: ${wanted === "auto" ? "free again" : "held open"}.` : answer.says);
+}
+
+async function setFaults(faults) {
+  const answer = await act("ui/faults", { faults });
+  news(answer.ok ? (faults.length ? "The fault is on." : "No fault is on.") : answer.says);
+}
+
+function readyFaults() {
+  at("fault-kind").append(...about.fault_kinds.filter((kind) => !["pool", "not-ready"].includes(kind)).map((kind) => h("option", null, kind)));
+  const late = () => (at("fault-late").hidden = at("fault-kind").value !== "latency");
+  at("fault-kind").addEventListener("change", late);
+  late();
+  at("fault-set").addEventListener("click", () =>
+    setFaults([{
+      kind: at("fault-kind").value,
+      rate: at("fault-rate").valueAsNumber / 100,
+      expires_s: at("fault-seconds").valueAsNumber,
+      path: `/${about.right.entity}/`, // never of this page: it could not be cleared from here
+      latency_ms: at("fault-kind").value === "latency" ? at("fault-ms").valueAsNumber : 0,
+    }]));
+  at("fault-clear").addEventListener("click", () => setFaults([]));
+}
+
+// --- asking ------------------------------------------------------------------------------------------------
+
+/** One request; never throws. `text` is the body as it came, `json` what it holds, `says` a sentence if it failed. */
+async function ask(method, path, { body, headers } = {}) {
+  try {
+    const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    const told = { status: answer.status, reason: answer.statusText, headers: Object.fromEntries(answer.headers), text: await answer.text() };
+    return understood(told);
+  } catch {
+    return { ok: false, status: 0, reason: "", headers: {}, text: "", json: null, says: "The gateway does not answer." };
+  }
+}
+
+function understood(told) {
+  let json = null;
+  try {
+    json = JSON.parse(told.text);
+  } catch { /* it is no JSON */ }
+  const ok = told.status >= 200 && told.status < 300;
+  return { ...told, ok, json, says: ok ? "" : json?.detail ?? `It answered ${told.status}.` };
+}
+
+const act = (path, body = {}) => ask("POST", path, { body, headers: ACTING });
+
+/** At a service that owns things: the gateway asks for us, and tells the answer as it came. */
+async function visit(service, collection, body) {
+  const answer = await act(`ui/demo/${service}/${collection}`, body);
+  return answer.ok ? understood(answer.json) : answer;
+}
+
+function curl(method, url, { body, headers } = {}) {
+  const parts = ["curl -i"];
+  if (url.startsWith("https")) parts.push("-k");
+  if (method !== "GET" && !(method === "POST" && body !== undefined)) parts.push(`-X ${method}`);
+  for (const [name, value] of Object.entries(headers ?? {})) parts.push(`-H '${name}: ${value}'`);
+  parts.push(url.replace(/^http:\/\//, "").replace(/^127\.0\.0\.1/, "localhost"));
+  if (body !== undefined) parts.push(`-d '${JSON.stringify(body)}'`);
+  return parts.join(" ");
+}
+
+function answered(answer) {
+  const head = [`${answer.status || "no answer"} ${answer.reason}`.trim()];
+  for (const name of ["location", "retry-after", "preference-applied"]) {
+    if (answer.headers[name]) head.push(`${name[0].toUpperCase()}${name.slice(1)}: ${answer.headers[name]}`);
+  }
+  const body = answer.json === null ? answer.text : JSON.stringify(answer.json, null, 2);
+  return [head.join("\n"), body || answer.says].filter(Boolean).join("\n\n");
+}
+
+// --- the walk ----------------------------------------------------------------------------------------------
+
+const made = {};
+const gateway = (path) => new URL(path, location.href).href;
+const pair = () => `event/${made.event}/attendance/${made.author}`;
+
+/** What a step asks for. `at` is an owner's name, or "gateway"; its path is filled in when its turn has come. */
+const WALK = [
+  {
+    title: "An author", expect: 201, at: "author", collection: "author", body: () => ({ full_name: "Alan Turing" }), keep: "author",
+    why: "The author service owns authors, in a database of its own.",
+  },
+  {
+    title: "A conference", expect: 201, at: "conference", collection: "conference", body: () => ({ acronym: "SWAT" }), keep: "conference",
+    why: "The conference service owns conferences and events, in another one. No foreign key can span the two.",
+  },
+  {
+    title: "Its first event", expect: 201, at: "conference", collection: "event", body: () => ({ conference_id: made.conference, seq: 1 }), keep: "event",
+    why: "An event may have a capacity; this one takes everybody.",
+  },
+  {
+    title: "The author attends the event", expect: 201, method: "POST", path: pair,
+    why: "One parallel round trip: the gateway records one half of the attendance at each service. It exists if, and only if, both halves are live.",
+  },
+  {
+    title: "Who attends the event?", expect: 200, method: "GET", path: () => `event/${made.event}/attendance`,
+    why: "Only the owners are asked, both at once: the list is what is live on both sides, with each side's own details.",
+  },
+  {
+    title: "What does the author attend?", expect: 200, method: "GET", path: () => `author/${made.author}/attendance`,
+    why: "The same from the other end. Were a service down, this would say so: \"complete\" would be false.",
+  },
+  {
+    title: "Once more", expect: 200, method: "POST", path: pair,
+    why: "Nothing new, and no harm: the answer is 200 instead of 201, with the same operation.",
+  },
+  {
+    title: "An author who does not exist", expect: 404, method: "POST", path: () => `event/${made.event}/attendance/${(made.nobody ??= crypto.randomUUID())}`,
+    why: "The author service refuses, and the half that the event had already is undone: look at “Halves undone”. The answer names who is unknown, and nothing is left behind, now or later.",
+  },
+  {
+    title: "Cancel", expect: 204, method: "DELETE", path: pair,
+    why: "Dead is for ever: a cancelled operation is never live again, whatever arrives late. A new attendance would be a new operation.",
+  },
+  {
+    title: "It is gone on both sides", expect: 404, method: "GET", path: pair,
+    why: "Neither end lists it any more.",
+  },
+];
+const steps = [];
+let walked = 0;
+let walking = false;
+
+function stepView(number, title, why) {
+  const result = h("span", { class: "result" });
+  const asks = h("pre", { class: "ask", hidden: true });
+  const answers = h("pre", { class: "answer", hidden: true, tabindex: "0", "aria-label": "The answer" });
+  const inside = h("div", { class: "step" }, h("p", { class: "why" }, why), asks, answers);
+  const details = h("details", null, h("summary", null, h("span", { class: "title" }, `${number}. ${title}`), result), inside);
+  return { item: h("li", null, details), details, inside, result, asks, answers };
+}
+
+function report(view, answer, expected) {
+  const right = answer.status === expected;
+  view.result.className = `result ${right ? "good" : "bad"}`;
+  view.result.replaceChildren(shape(right ? "s-done" : "s-down"), ` ${answer.status || "no answer"}${right ? "" : `, not ${expected}`}`);
+  say(view.answers, answered(answer));
+  view.answers.hidden = false;
+  return right;
+}
+
+async function walkOne() {
+  const step = WALK[walked];
+  const view = steps[walked];
+  const method = step.method ?? "POST";
+  const url = step.path ? gateway(step.path()) : `${about.urls[step.at]}/${step.collection}`;
+  const body = step.body?.();
+  say(view.asks, curl(method, url, { body }));
+  view.asks.hidden = false;
+  const answer = step.path ? await ask(method, step.path()) : await visit(step.at, step.collection, body);
+  const right = report(view, answer, step.expect);
+  if (right && step.keep) made[step.keep] = answer.json?.id;
+  for (const other of steps) other.details.open = other === view;
+  news(`Step ${walked + 1}, ${step.title}: ${answer.status || "no answer"}${right ? "" : `, and ${step.expect} was expected`}.`);
+  if (right) walked += 1;
+  return right;
+}
+
+async function walk(most) {
+  if (walking) return;
+  walking = true;
+  walkButtons();
+  for (let done = 0; done < most && walked < WALK.length; done += 1) if (!(await walkOne())) break;
+  walking = false;
+  walkButtons();
+}
+
+function walkButtons() {
+  const over = walked >= WALK.length;
+  const next = at("walk-next");
+  say(next, over ? "All steps are done" : walked ? `Next: ${WALK[walked].title}` : `Begin: ${WALK[0].title}`);
+  // Not `disabled`: the focus would be lost between two steps.
+  for (const button of [next, at("walk-all")]) button.setAttribute("aria-disabled", String(over || walking));
+  next.disabled = over;
+  at("walk-all").disabled = over;
+  at("walk-again").disabled = walked === 0;
+  at("outage").hidden = !made.event;
+}
+
+function walkAgain() {
+  for (const key of Object.keys(made)) delete made[key];
+  walked = 0;
+  steps.length = 0;
+  at("steps").replaceChildren();
+  drawWalk();
+  at("walk-next").focus();
+}
+
+function drawWalk() {
+  WALK.forEach((step, index) => {
+    const view = stepView(index + 1, step.title, step.why);
+    steps.push(view);
+    at("steps").append(view.item);
+  });
+  walkButtons();
+}
+
+// --- the outage --------------------------------------------------------------------------------------------
+
+function drawOutage() {
+  const views = [
+    stepView(1, "Stop the conference service", "Its process is paused: connections are accepted, and nobody answers. In a terminal:"),
+    stepView(2, "Attend, and wait for the answer", "Refused within the deadline, with the service's name: nothing is recorded at the healthy side either. After a few of these the circuit opens, and the answer comes at once."),
+    stepView(3, "Attend, and don't wait", "The request is in the event stream before it is answered, so that any gateway can carry it out. Its address tells how it stands."),
+    stepView(4, "Bring the service back", "The next attempt finds it, and the operation is confirmed. In a terminal:"),
+  ];
+  const again = (view, method, options, expected) => async () => {
+    say(view.asks, curl(method, gateway(pair()), options));
+    view.asks.hidden = false;
+    const answer = await ask(method, pair(), options);
+    report(view, answer, expected(answer));
+    news(`${answer.status || "No answer"}: ${answer.json?.detail ?? answer.json?.state ?? ""}`);
+    return answer;
+  };
+  command(views[0], "pkill -STOP -f services.conference", "Or hold its circuit open", () => act("ui/breakers/conference/write", { mode: "forced_open" }));
+  button(views[1], "Attend", again(views[1], "POST", {}, (answer) => (answer.status === 504 ? 504 : 503)));
+  const tracked = h("p", { class: "track" });
+  const later = again(views[2], "POST", { headers: { Prefer: "respond-async" } }, () => 202);
+  button(views[2], "Attend with Prefer: respond-async", async () => {
+    const answer = await later();
+    if (answer.status === 202) await track(answer.json.id, tracked, views[2]);
+  });
+  views[2].inside.append(tracked);
+  command(views[3], "pkill -CONT -f services.conference", "Or let its circuit go", () => act("ui/breakers/conference/write", { mode: "auto" }));
+  at("outage-steps").replaceChildren(...views.map((view) => view.item));
+}
+
+function button(view, label, click) {
+  view.inside.insertBefore(h("p", { class: "buttons" }, h("button", { type: "button", click }, label)), view.asks);
+}
+
+function command(view, text, label, click) {
+  view.asks.hidden = false;
+  say(view.asks, text);
+  const done = async () => {
+    const answer = await click();
+    view.result.className = `result ${answer.ok ? "good" : "bad"}`;
+    view.result.replaceChildren(shape(answer.ok ? "s-done" : "s-down"), answer.ok ? " done" : " refused");
+    news(answer.ok ? "The circuit is switched." : answer.says);
+  };
+  view.inside.append(h("p", { class: "buttons" }, h("button", { type: "button", class: "small", click: done }, label)));
+}
+
+const ENDS = { confirmed: "good", rejected: "bad", abandoned: "bad", parked: "bad" };
+
+/** Until the operation has ended. */
+async function track(id, node, view) {
+  for (let state = ""; !(state in ENDS); ) {
+    const answer = await ask("GET", `operation/${id}`);
+    const told = answer.json ?? {};
+    state = answer.ok ? told.state : "";
+    const tone = ENDS[state] ?? "warn";
+    const tried = told.attempts ? `attempt ${told.attempts}${told.reasons?.length ? `: ${told.reasons.join(", ")}` : ""}` : "";
+    show(node, `${state}${tried}${answer.says}`,
+      h("strong", { class: tone }, shape(tone === "good" ? "s-done" : tone === "bad" ? "s-down" : "s-wait"), ` ${state || "not known now"}`),
+      state in ENDS && tone === "good" ? "" : tried || answer.says);
+    if (state in ENDS) {
+      say(view.answers, answered(answer));
+      news(`Operation ${short(id)} is ${state}.`);
+    } else {
+      await new Promise((resume) => setTimeout(resume, 1000));
+    }
+  }
+}
+
+// --- the beginning -----------------------------------------------------------------------------------------
+
+async function begin() {
+  const told = await ask("GET", "ui/about");
+  if (!told.ok) {
+    setTimeout(begin, 2000);
+    return;
+  }
+  about = told.json;
+  say(at("relationship"), `· ${about.relationship} of ${about.left.plural} at ${about.right.plural}`);
+  document.title = `Tally: ${about.relationship}`;
+  const walkable = about.mode === "full" && WALK.every((step) => step.path || about.urls[step.at]);
+  say(at("walk-lead"), walkable
+    ? "Each step is one request: what a person would type, what comes back, and why."
+    : "This page can only be read here. Where TALLY_UI is full (make run), it walks through the API by clicking.");
+  at("walk-buttons").hidden = !walkable;
+  if (walkable) {
+    at("walk-next").addEventListener("click", () => walk(1));
+    at("walk-all").addEventListener("click", () => walk(WALK.length));
+    at("walk-again").addEventListener("click", walkAgain);
+    drawWalk();
+    drawOutage();
+  }
+  if (about.mode === "full") readyFaults();
+  heardAt = Date.now();
+  listen();
+  setInterval(watch, 1000);
+}
+
+begin();
