@@ -49,6 +49,8 @@
 {{- if $service.mail -}}
 {{- $_ := set $settings "TALLY_SMTP_HOST" (include "tally.mailHost" $root) -}}
 {{- $_ := set $settings "TALLY_SMTP_PORT" (include "tally.mailPort" $root) -}}
+{{- $encrypted := and (eq $root.Values.mail.mode "external") $root.Values.mail.starttls -}}
+{{- $_ := set $settings "TALLY_SMTP_STARTTLS" (ternary "on" "off" $encrypted) -}}
 {{- $_ := set $settings "TALLY_MAIL_FROM" $root.Values.mail.from -}}
 {{- end -}}
 {{- if $root.Values.tracing.endpoint -}}
