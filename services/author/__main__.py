@@ -17,10 +17,14 @@ class AuthorSettings(OwnerSettings, frozen=True, kw_only=True):
     """Settings of the author service."""
 
     port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8070
+    conference_url: Annotated[str, Meta(pattern="^https?://", description="Where the conference service is.")] = (
+        "http://127.0.0.1:8080"
+    )
 
 
 def build(settings: AuthorSettings, signals: Signals) -> Service:
-    return owner(ATTENDANCE, "author", [AUTHOR], settings, signals, peer_urls={})
+    urls = {"conference": settings.conference_url}
+    return owner(ATTENDANCE, "author", [AUTHOR], settings, signals, peer_urls=urls)
 
 
 if __name__ == "__main__":

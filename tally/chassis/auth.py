@@ -78,7 +78,7 @@ class GuardedSettings(ServiceSettings, frozen=True, kw_only=True):
     token_issuer: Annotated[str, Meta(min_length=1, description="Who makes the tokens: their iss claim.")] = "tally"
     token_callers: Annotated[
         str, Meta(description="The subjects that may call internal endpoints, separated by commas.")
-    ] = "gateway,conference"
+    ] = "gateway,author,conference"
     token_operators: Annotated[
         str, Meta(description="The subjects that may call admin endpoints, separated by commas.")
     ] = "operator"

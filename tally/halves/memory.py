@@ -158,7 +158,7 @@ class MemoryStore:
         if not self.state.restoring or self.pending != inc:
             return None
         theirs = {item.op: item for item in snapshot.live}
-        times = {op: operation.time_ms(op) for op in (*self.rows, *theirs)}
+        times: dict[participant.Id, int] = {op: operation.time_ms(op) for op in (*self.rows, *theirs)}
         done = participant.reconcile(
             self.state,
             {op: half.status for op, half in self.rows.items()},

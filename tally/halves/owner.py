@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -34,6 +34,8 @@ from tally.halves.leadership import Leadership
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Peer
 from tally.halves.postgres import PostgresStore
+from tally.halves.restore import REJOIN_S, Restorer
+from tally.halves.restore_routes import restore_routes
 from tally.halves.routes import routes
 from tally.halves.settler import Settler
 from tally.halves.transport import HttpTransport
@@ -47,9 +49,12 @@ from tally.messaging.stream import Stream
 from tally.messaging.wal import relay_of
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
+from tally.resilience.retry import RetrySettings
 
 #: The outbox may be long after an outage; measuring it takes its time.
 RELAY_STATEMENT_S = 10.0
+#: A peer's answer to REJOIN holds all that is live: two million attendances.
+REPLY_MAX_BYTES = 256 * 1024 * 1024
 
 
 class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
@@ -64,6 +69,10 @@ class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
     settle_lag_s: Annotated[
         float, Meta(gt=0, le=3600, description="The age at which an epoch is closed; more than the gateway's deadline.")
     ] = 2.0
+    restored: Annotated[
+        Literal["off", "on"],
+        Meta(description="The database was restored from a backup: make it whole first. For one start only."),
+    ] = "off"
     clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
 
 
@@ -106,7 +115,7 @@ def owner(
     signals: Signals,
     peer_urls: Mapping[str, str],
 ) -> Service:
-    """The service ``name`` with its resources and its side of ``relationship``."""
+    """The service ``name`` with its resources (each after those it refers to) and its side of ``relationship``."""
     side = relationship.side_of(name)
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, name, signals, clock)
@@ -122,19 +131,40 @@ def owner(
         lag_ms=int(settings.settle_lag_s * 1000),
     )
     internal, operators = guards(settings, name, clock, signals)
+    other = relationship.end(side.peer).service
     faults = Faults(clock, signals, database) if settings.faults == "on" else None
-    public = [route for resource in resources for route in resource.routes(database)]
-    checks = {"database": database.check, "schema": schema.check}
-    if faults is not None:
-        checks["faults"] = faults.check_ready
     client = Client(
         peer_urls,
         signals,
         token_source=token_source(settings, name, clock),
         ca_file=settings.tls_ca_file,
+        reply_max_bytes=REPLY_MAX_BYTES,
         clock=clock,
     )
-    calls = Calls(client, signals, clock, settings=PolicySettings(attempt_timeout_s=5.0))
+    calls = Calls(
+        client,
+        signals,
+        clock,
+        settings=PolicySettings(attempt_timeout_s=5.0),
+        overrides={(other, "restore"): PolicySettings(attempt_timeout_s=REJOIN_S, retry=RetrySettings(retries_max=0))},
+    )
+    restorer = Restorer(
+        relationship,
+        side,
+        [resource.name for resource in resources],
+        database,
+        Peer(relationship, side.peer, HttpTransport(calls), kind="restore"),
+        stream,
+        signals,
+        clock,
+        told_restored=settings.restored == "on",
+    )
+    participant.before_close = restorer.before_close
+    public = [route for resource in resources for route in resource.routes(database)]
+    public = [replace(route, handler=restorer.guarded(route.handler)) for route in public]
+    checks = {"database": database.check, "schema": schema.check, "restore": restorer.check}
+    if faults is not None:
+        checks["faults"] = faults.check_ready
     # The relay has connections of its own: a broker that hangs keeps one, and requests must not miss it.
     queue = Database(settings.database_url, f"{name}-relay", pool_max=2, statement_timeout_s=RELAY_STATEMENT_S)
     relay = relay_of(settings, settings.database_url, Outbox(queue, name), stream, signals, clock)
@@ -150,12 +180,14 @@ def owner(
             await queue.start()
             stack.push_async_callback(queue.close)
             await stack.enter_async_context(stream)
-            if isinstance(settings, RightSettings):
-                await stack.enter_async_context(client)
+            await stack.enter_async_context(client)
+            calls.announce(other, ["restore"])
+            await restorer.look()
             leadership = Leadership(relationship, settings.database_url, name)
             stack.push_async_callback(leadership.close)
             # An agent that dies takes the process with it: a service that half works helps nobody.
             agents = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(agents.create_task(restorer.run(), name="restorer").cancel)
             stack.callback(agents.create_task(relay.run(), name="relay").cancel)
             for inbox in inboxes:
                 stack.callback(agents.create_task(inbox.run(), name=inbox.name).cancel)
@@ -168,10 +200,10 @@ def owner(
                     observer.Observed(signals, relationship, clock),
                     lag_s=settings.settle_lag_s,
                     period_s=settings.settle_period_s,
-                    leader=leadership.held,
+                    leader=restorer.leading(leadership.held),
                     tell_voided=lambda side, ops: store.tell_voided(side, ops, clock.now_ms()),
                 )
-                calls.announce(relationship.end(side.peer).service, ["settle"])
+                calls.announce(other, ["settle"])
                 stack.callback(agents.create_task(settler.run(), name="settler").cancel)
                 if relationship.end(side).seats:
                     census = Census(relationship, store, signals)
@@ -188,6 +220,7 @@ def owner(
             *breaker_routes(calls, operators),
             *outbox_routes(Outbox(database, name), settings.relay, operators),
             *parked_routes(inboxes, operators),
+            *restore_routes(restorer, operators),
             *(faults.routes(operators) if faults else []),
         ],
         lifespan=lifespan,

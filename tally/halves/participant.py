@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 
 from tally.chassis.clock import Clock
-from tally.halves.store import Store
+from tally.halves.peer import Failed
+from tally.halves.store import Restoring, Store
 from tally.protocol import messages as wire
 from tally.protocol.participant import may_close
 from tally.protocol.relationship import Relationship, Side
@@ -38,6 +40,8 @@ class Participant:
         self.store = store
         self._clock = clock
         self._lag_ms = lag_ms
+        #: Told of each CLOSE before it happens: afterwards a mark that went back can't be seen any more.
+        self.before_close: Callable[[wire.Close], Awaitable[None]] | None = None
         self._encode = msgspec.json.Encoder().encode
         self._handlers = {
             "record": _handler(wire.Record, self._record),
@@ -48,6 +52,7 @@ class Participant:
             "forward": _handler(wire.Forward, lambda m: store.forward(min(max(m.limit, 0), wire.BATCH_MAX))),
             "close": _handler(wire.Close, self._close),
             "rejoin": _handler(wire.Rejoin, store.rejoin),
+            "mark": _handler(wire.AskMark, self._mark),
             "status": _handler(wire.Ops, lambda m: store.status(m.items)),
             "find": _handler(wire.Find, lambda m: store.find(m.items)),
             "list": _handler(wire.List, self._list),
@@ -76,10 +81,17 @@ class Participant:
 
     async def _close(self, message: wire.Close) -> wire.Closed:
         """CLOSE, unless this side's clock says that gateways may still be recording: then nothing is closed."""
+        if self.before_close is not None:
+            await self.before_close(message)
         if may_close(message.time, self._clock.now_ms(), self._lag_ms):
             return await self.store.close(message)
         now = await self.store.status([])
         return wire.Closed(now.inc, now.peer_inc, now.closed, 0, now.closed, [], too_early=True)
+
+    async def _mark(self, message: wire.AskMark) -> wire.Marked:
+        mark = await self.store.mark()
+        assert isinstance(mark.inc, UUID) and isinstance(mark.peer_inc, UUID)
+        return wire.Marked(mark.inc, mark.peer_inc, mark.closed, mark.settled, mark.restoring)
 
     async def _record(self, message: wire.Record) -> wire.Verdicts:
         return await self.store.record(message.items, self._clock.now_ms())
@@ -108,8 +120,11 @@ class Local:
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: object) -> bytes:
-        return await self._participant.answer(path.rsplit("/", 1)[-1], body)
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: object) -> bytes | Failed:
+        try:
+            return await self._participant.answer(path.rsplit("/", 1)[-1], body)
+        except Restoring:
+            return Failed(False, "it was restored from a backup and is catching up")
 
     def silent_since_ms(self, peer: str) -> int | None:
         return None

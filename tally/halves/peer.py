@@ -93,6 +93,9 @@ class Peer:
     async def rejoin(self, message: wire.Rejoin, deadline: Deadline | None) -> wire.Rejoined | Failed:
         return await self._ask("rejoin", "write", message, _REJOINED, deadline)
 
+    async def mark(self, deadline: Deadline | None) -> wire.Marked | Failed:
+        return await self._ask("mark", "read", wire.AskMark(), _MARKED, deadline)
+
     async def status(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Statuses | Failed:
         return await self._ask("status", "read", wire.Ops(list(ops)), _STATUSES, deadline)
 
@@ -132,6 +135,7 @@ _CANCELLED = msgspec.json.Decoder(wire.Cancelled)
 _CLOSED = msgspec.json.Decoder(wire.Closed)
 _SETTLED = msgspec.json.Decoder(wire.Settled)
 _REJOINED = msgspec.json.Decoder(wire.Rejoined)
+_MARKED = msgspec.json.Decoder(wire.Marked)
 _STATUSES = msgspec.json.Decoder(wire.Statuses)
 _FOUNDS = msgspec.json.Decoder(wire.Founds)
 _LISTS = msgspec.json.Decoder(wire.Lists)

@@ -30,7 +30,7 @@ _PROBLEMS = (
 )
 
 #: Messages that change nothing, so that no outcome of theirs is ever unknown.
-_READS = frozenset({"forward", "status", "find", "list"})
+_READS = frozenset({"forward", "mark", "status", "find", "list"})
 
 
 def routes(participant: Participant, clock: Clock) -> list[Route]:

@@ -124,6 +124,20 @@ class Rejoin(msgspec.Struct, frozen=True):
     inc: UUID
 
 
+class AskMark(msgspec.Struct, frozen=True):
+    """How do you stand? Answered at any time, also while being restored."""
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """A side's own state, as :class:`tally.protocol.participant.Mark` has it."""
+
+    inc: UUID
+    peer_inc: UUID
+    closed: int
+    settled: int
+    restoring: bool
+
+
 class LiveItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
     op: UUID
     left: UUID

@@ -81,7 +81,9 @@ BEGIN
         UNION ALL SELECT 'operation-dropped', '{name}', op, 'the other side does not have it' FROM unnest(dropped) op
         UNION ALL SELECT 'operation-cancelled', '{name}', op, 'it was confirmed' FROM unnest(cancelled) op
         UNION ALL SELECT DISTINCT 'entity-lost', '{own}', h.{own}, NULL
-        FROM {name}_half h WHERE h.op = ANY (orphaned)
+        FROM {name}_half h WHERE h.op = ANY (orphaned) AND NOT EXISTS (
+            SELECT FROM restore_seen s WHERE s.entity = '{own}' AND s.subject = h.{own} AND s.deleted
+        )
         --seats-- UNION ALL SELECT 'overbooked', '{own}', s.{right}, s.taken || ' seats of ' || s.capacity
         --seats-- FROM {name}_seat s WHERE s.taken > s.capacity
     ) i WHERE report IS NOT NULL;

@@ -170,7 +170,7 @@ class BecomeAnother(Do):
 
 @dataclass(frozen=True)
 class Restore(Do):
-    """This side is a backup of itself, and its peer has these live. ``latest`` is false for an answer that comes late."""
+    """This side is a backup of itself, and its peer has these live. ``latest``: no earlier answer comes first."""
 
     live: Sequence[tuple[UUID, UUID, UUID]]
     closed: int

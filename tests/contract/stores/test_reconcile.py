@@ -148,13 +148,13 @@ async def test_what_the_stream_knows_as_confirmed_and_is_lost_is_seen_to_end(sce
         return
     left, right = kit.relationship.left.entity, kit.relationship.right.entity
     alive, gone, pair = scene.op(), scene.op(), await scene.pair()
-    for op, (l, r) in ((alive, pair), (gone, await scene.pair())):
+    for op, ends in ((alive, pair), (gone, await scene.pair())):
         await kit.connection.execute(
             "INSERT INTO restore_seen (entity, subject, inc, version, deleted, data) VALUES ($1, $2, $3, 1, false, $4)",
             kit.relationship.name,
             op,
             NEW,
-            json.dumps({"operation": str(op), left: str(l), right: str(r)}),
+            json.dumps({"operation": str(op), left: str(ends[0]), right: str(ends[1])}),
         )
     await rejoined(scene, (alive, pair))
     assert await kit.told() == [("cancelled", gone)]
