@@ -132,7 +132,7 @@ async def _last_look(stack: LocalStack, recorder: Recorder, town: Town, client: 
     await observe.observed(recorder, dsns, client, _to_ask(town))
     if "directory" in stack.places:
         everybody = {service: stack.dsn(service) for service in ("author", "conference", "directory")}
-        await downstream.followed(recorder, everybody, stack.urls["mail"])
+        await downstream.followed(recorder, everybody, stack.admin_urls["mail"])
 
 
 async def _probe(client: Client, pairs: Iterable[tuple[UUID, UUID]]) -> None:
