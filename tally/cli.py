@@ -20,8 +20,10 @@ from tally.local import prometheus, services, walkthrough
 from tally.local import run as local
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
+from tally.local.control import Remote
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
+from tally.local.reports import in_words
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,18 +79,69 @@ def run(folder: Path | None, machine_readable: bool, no_restart: bool) -> None:
 def demo() -> None:
     """Walk through the API of a running Tally, and check each answer."""
     places = services.place(services.SERVICES, os.environ)
-    walkthrough.Demonstration(places, click.echo, colour=wants_colour(sys.stdout)).run()
+    remote = Remote(services.local_folder())
+    outage = remote.stopped if remote.is_there else None
+    walkthrough.Demonstration(places, click.echo, colour=wants_colour(sys.stdout), outage=outage).run()
 
 
 @main.command()
+@click.argument("service")
+@in_one_sentence
+def stop(service: str) -> None:
+    """Stop one SERVICE of the running Tally, until it is started again."""
+    Remote(services.local_folder()).stop(service)
+    click.echo(f"{service} is stopped; `tally start {service}` starts it.")
+
+
+@main.command()
+@click.argument("service")
+@in_one_sentence
+def start(service: str) -> None:
+    """Start a SERVICE of the running Tally that was stopped."""
+    Remote(services.local_folder()).start(service)
+    click.echo(f"{service} is ready.")
+
+
+class _ShowByDefault(click.Group):
+    """`tally operation ID` is `tally operation show ID`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        short = bool(args) and args[0] not in self.commands and not args[0].startswith("-")
+        return super().parse_args(ctx, ["show", *args] if short else args)
+
+
+@main.group(cls=_ShowByDefault)
+def operation() -> None:
+    """Ask what became of an operation (`tally operation ID`), and decide about one that waits."""
+
+
+@operation.command("show")
 @click.argument("operation_id", metavar="ID", type=click.UUID)
 @in_one_sentence
-def operation(operation_id: UUID) -> None:
+def show_operation(operation_id: UUID) -> None:
     """Ask what became of an operation."""
     gateway = services.place(services.SERVICES, os.environ)["gateway"]
     answer = walkthrough.asked("gateway", gateway, "GET", f"/operation/{operation_id}")
     click.echo(walkthrough.operation_in_words(answer))
     sys.exit(0 if answer.status == HTTPStatus.OK else 1)
+
+
+@operation.command("retry")
+@click.argument("operation_id", metavar="ID", type=click.UUID)
+@in_one_sentence
+def retry_operation(operation_id: UUID) -> None:
+    """Try a deferred operation now; one that was parked is queued again."""
+    _operator().order(operation_id, "retry")
+    click.echo("It is tried as soon as its turn comes.")
+
+
+@operation.command("abandon")
+@click.argument("operation_id", metavar="ID", type=click.UUID)
+@in_one_sentence
+def abandon_operation(operation_id: UUID) -> None:
+    """Give a deferred operation up, unless it is carried out before that."""
+    _operator().order(operation_id, "abandon")
+    click.echo(f"It is given up as soon as its turn comes; `tally operation {operation_id}` tells.")
 
 
 @main.command()
@@ -209,6 +262,94 @@ def _moment(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(f"{text} is no time: say 2h, 30m, 7d, or 2026-05-04T12:00:00+00:00.") from error
+
+
+@main.group()
+def directory() -> None:
+    """Rebuild the directory's read view, and compare it."""
+
+
+@directory.command("rebuild")
+@in_one_sentence
+def rebuild_directory() -> None:
+    """Tell the view anew from the stream's beginning, beside the one that is read, and switch to it."""
+    standing: dict[str, Any] = {}
+    with click.progressbar(length=1000, label="Rebuilding") as bar:
+        for standing in _operator().rebuild():
+            bar.update(int(standing["ratio"] * 1000) - bar.pos)
+    same = "the same as before" if standing["equal"] else "different from what was there"
+    click.echo(f"{standing['sequence']} messages were read, {standing['skipped']} skipped; the view is {same}.")
+
+
+@directory.command("digest")
+@in_one_sentence
+def digest_directory() -> None:
+    """What the view holds: equal digests are equal data."""
+    for name, held in _operator().digest().items():
+        click.echo(f"{name:<12} {held['rows']:>10} rows  {held['digest']}")
+
+
+@main.group()
+def audit() -> None:
+    """Who did what to which entity when, and whether somebody has tampered with it."""
+
+
+@audit.command("verify")
+@in_one_sentence
+def verify_audit() -> None:
+    """Walk the chain of all entries; exit code 1 names the first that does not fit."""
+    verified: dict[str, Any] = {}
+    for verified in _operator().verify_audit():
+        click.echo(f"\r{verified['seq']} entries", nl=False, err=True)
+    click.echo(err=True)
+    if (broken := verified["broken"]) is not None:
+        raise LocalError(f"The audit trail is broken at entry {broken['seq']}: {broken['why']}.")
+    click.echo(f"{verified['seq']} entries are as they were written. The last one's hash is {verified['hash']}.")
+
+
+@audit.command("show")
+@click.argument("entity", type=click.Choice(["author", "event", "conference", "attendance", "operation"]))
+@click.argument("id", type=click.UUID)
+@in_one_sentence
+def show_audit(entity: str, id: UUID) -> None:
+    """What was done to one ENTITY."""
+    for entry in _operator().audit(entity, id):
+        click.echo(f"{entry['at']}  {entry['type']:<24} {entry['actor'] or '–':<16} {entry['data']}")
+
+
+@main.group()
+def restore() -> None:
+    """A database that was restored from a backup: say so, see what became of it, go on without somebody."""
+
+
+@restore.command("begin")
+@click.argument("service")
+@click.option("--reason", default="the operator says so", show_default=True, help="For the report.")
+@in_one_sentence
+def begin_restore(service: str, reason: str) -> None:
+    """Tell SERVICE that its database is an old copy: it catches up before it serves again."""
+    _operator().begin_restore(service, reason)
+    click.echo(f"{service}: catching up. See `tally restore report {service}`.")
+
+
+@restore.command("report")
+@click.argument("service")
+@in_one_sentence
+def report_restore(service: str) -> None:
+    """What the last restore of SERVICE brought back, and what it could not. Exit code 2 while it is under way."""
+    status = _operator().restore(service)
+    click.echo(in_words(status))
+    sys.exit(2 if status["restoring"] else 0)
+
+
+@restore.command("skip")
+@click.argument("service")
+@click.argument("what", type=click.Choice(["stream", "peer"]))
+@in_one_sentence
+def skip_in_restore(service: str, what: str) -> None:
+    """Let SERVICE go on without the stream, or without a peer that is being restored itself."""
+    _operator().skip_in_restore(service, what)
+    click.echo(f"{service}: goes on without the {what}.")
 
 
 @main.group()

@@ -13,6 +13,8 @@ started as `python -m services.author`, like anybody else would start them.
     lock         one stack per folder
     services     THE table: what runs, where, and with which environment
     stack        LocalStack: all of it, as an object that tests can drive
+    control      stops and starts services of a stack that runs in another terminal
+    mailbox      the inbox that all mail ends in, and its page
     ask          one plain HTTP request
     console      log lines, one colour per service
     run          `tally run`

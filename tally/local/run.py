@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from tally.local.console import OURS, Console, standard_output, wants_colour
+from tally.local.control import Control
 from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
 from tally.local.services import SERVICES, Place, Program
@@ -72,8 +73,9 @@ def run(
     try:
         shown.starting(stack)
         stack.start(interrupted=stop.asked.is_set)
-        shown.ready(stack)
-        stop.asked.wait()
+        with Control(stack):
+            shown.ready(stack)
+            stop.asked.wait()
         shown.stopping()
         stack.stop()
         shown.stopped()

@@ -247,8 +247,12 @@ class LocalStack:
 
     def start_service(self, name: str, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Start one that was stopped, or that died unsupervised, and wait until it is ready."""
-        self._children[name].start()
+        self.begin_service(name)
         self.wait_ready(name, timeout_s=timeout_s)
+
+    def begin_service(self, name: str) -> None:
+        """The same without waiting."""
+        self._children[name].start()
 
     def restart(self, name: str, *, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Stop one in order and start it again; one that does not run is started."""

@@ -5,8 +5,10 @@ Assumes a running stack; a service that is not there, or an answer that is not t
 
 import http.client
 import json
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +17,10 @@ from tally.local.failure import LocalError
 from tally.local.services import Place, Places
 
 Say = Callable[[str], None]
+Outage = Callable[[str], AbstractContextManager[None]]
+#: How long the end of an operation, or its mail, may take to come.
+_PATIENCE_S = 60.0
+_LOOK_S = 0.2
 
 # Every answer to a POST begins with the id. Not jq: it is often missing.
 _ID = r"""| sed 's/^{"id" *: *"\([^"]*\)".*/\1/'"""
@@ -36,10 +42,12 @@ def _typed(here: Place) -> str:
     return f"-k {here.shown}" if here.scheme == "https" else here.shown
 
 
-def asked(service: str, here: Place, method: str, path: str, body: Any = None) -> Answer:
+def asked(
+    service: str, here: Place, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+) -> Answer:
     """The answer; nobody answering is a sentence."""
     try:
-        return ask(method, f"{here.url}{path}", body)
+        return ask(method, f"{here.url}{path}", body, headers=headers)
     except TimeoutError:
         raise LocalError(
             f"The {service} service at {here.url} does not answer: `tally status` says what is up."
@@ -54,8 +62,10 @@ def asked(service: str, here: Place, method: str, path: str, body: Any = None) -
 class Demonstration:
     """Runs the walkthrough; every step shows the line that a person would type, and the answer."""
 
-    def __init__(self, places: Places, say: Say, *, colour: bool = False) -> None:
+    def __init__(self, places: Places, say: Say, *, colour: bool = False, outage: Outage | None = None) -> None:
+        """With `outage`, which stops a service for a block, it shows what happens while one is down."""
         self._places = places
+        self._outage = outage
         self._say = say
         self._bold, self._dim, self._plain = ("\033[1m", "\033[2m", "\033[0m") if colour else ("", "", "")
         self._steps = 0
@@ -82,7 +92,60 @@ class Demonstration:
         self._step("Cancel.", "gateway", "DELETE", pair, 204)
         self._reads(event, author, attends=False)
         self._step("It is gone on both sides.", "gateway", "GET", pair, 404)
+        if self._outage is not None:
+            self._survives(self._outage)
         self._say(f"\n{self._bold}All {self._steps} steps answered as they should.{self._plain}")
+
+    def _survives(self, outage: Outage) -> None:
+        """A request while a service is down: taken, carried out when it is back, and told of by mail."""
+        author = self._id(self._step("Another author, with an address.", "author", "POST", "/author", 201,
+                                     {"full_name": "Grace Hopper", "email": "grace@example.org"}))  # fmt: skip
+        conference = self._id(self._step("Another conference.", "conference", "POST", "/conference", 201,
+                                         {"acronym": "COBOL"}))  # fmt: skip
+        event = self._id(self._step("Its event.", "conference", "POST", "/event", 201,
+                                    {"conference_id": conference, "seq": 1, "title": "Keynote"}))  # fmt: skip
+        pair = f"/event/{event}/attendance/{author}"
+        self._happens("The conference service is stopped.", "tally stop conference")
+        with outage("conference"):
+            taken = self._step("The author wants to attend, and need not wait for it.", "gateway", "POST", pair, 202,
+                               headers={"Prefer": "respond-async"})  # fmt: skip
+            operation = self._id(taken)
+            waits = self._step("How does it stand? It waits.", "gateway", "GET", f"/operation/{operation}", 200)
+            self._check(waits, waits.body.get("state") == "deferred", "the state should be deferred")
+            self._happens("The conference service is started.", "tally start conference")
+        self._say("   (waiting until the operation has ended)")
+        self._until(lambda: self._asked(f"/operation/{operation}").body.get("state") != "deferred", "is not decided")
+        ended = self._step("It has been carried out.", "gateway", "GET", f"/operation/{operation}", 200)
+        self._check(ended, ended.body.get("state") == "confirmed", "the state should be confirmed")
+        self._step("The author attends.", "gateway", "GET", pair, 200)
+        self._mail(str(ended.body["attempt"]))
+
+    def _mail(self, attempt: str) -> None:
+        self._say("   (waiting for the mail: an attendance is told of when it is settled, after 2 to 3 seconds)")
+        page = self._places["mail"].admin_url
+
+        def arrived() -> list[Any]:
+            return [mail for mail in ask("GET", f"{page}/mail").body["items"] if mail["operation"] == attempt]
+
+        self._until(lambda: bool(arrived()), "has no mail")
+        [mail] = arrived()
+        self._steps += 1
+        self._say(f"\n{self._bold}{self._steps}. The mail has come, once.{self._plain}")
+        self._say(f"   To: {mail['to']}\n   Subject: {mail['subject']}\n   Read it: {page}/?id={mail['id']}")
+
+    def _happens(self, title: str, command: str) -> None:
+        self._steps += 1
+        self._say(f"\n{self._bold}{self._steps}. {title}{self._plain}\n   $ {command}")
+
+    def _asked(self, path: str) -> Answer:
+        return asked("gateway", self._places["gateway"], "GET", path)
+
+    def _until(self, holds: Callable[[], bool], what: str) -> None:
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while not holds():
+            if time.monotonic() > give_up_s:
+                raise LocalError(f"Step {self._steps} is not as it should be: after {_PATIENCE_S:g} s it {what}.")
+            time.sleep(_LOOK_S)
 
     def _reads(self, event: str, author: str, *, attends: bool) -> None:
         ending = "" if attends else ": nobody any more"
@@ -96,11 +159,21 @@ class Demonstration:
         found = [one.get("id") for one in read.body.get("events", [])]
         self._check(read, found == [event] * attends, "the event should be there" if attends else "nothing should be")
 
-    def _step(self, title: str, service: str, method: str, path: str, status: int, body: Any = None) -> Answer:
+    def _step(
+        self,
+        title: str,
+        service: str,
+        method: str,
+        path: str,
+        status: int,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         self._steps += 1
         here = self._places[service]
-        self._say(f"\n{self._bold}{self._steps}. {title}{self._plain}\n   $ {_curl(here, method, path, body)}")
-        answer = asked(service, here, method, path, body)
+        line = _curl(here, method, path, body, headers or {})
+        self._say(f"\n{self._bold}{self._steps}. {title}{self._plain}\n   $ {line}")
+        answer = asked(service, here, method, path, body, headers)
         self._say(f"   {answer.status} {answer.reason}")
         if location := answer.headers.get("location"):
             self._say(f"   Location: {location}")
@@ -120,19 +193,27 @@ class Demonstration:
         return str(answer.body["id"])
 
 
-def _curl(here: Place, method: str, path: str, body: Any) -> str:
+def _curl(here: Place, method: str, path: str, body: Any, headers: Mapping[str, str]) -> str:
     insecure = "-k " if here.scheme == "https" else ""
     # curl's own choice: GET, or POST when there is a body.
     verb = "" if method == "GET" or (method == "POST" and body is not None) else f"-X {method} "
     data = "" if body is None else f" -d '{json.dumps(body, separators=(',', ':'))}'"
-    return f"curl -i {insecure}{verb}{here.shown}{path}{data}"
+    shown = "".join(f"-H '{name}: {value}' " for name, value in headers.items())
+    return f"curl -i {insecure}{verb}{shown}{here.shown}{path}{data}"
 
 
+#: What else is said of a deferred operation.
+_TOLD = ("reasons", "detail", "attempt", "attempts", "next_at")
 OPERATION_STATES = {
     "done": "Done: it is recorded on both sides.",
     "refused": "Refused: nothing is recorded, now or later.",
     "cancelled": "Cancelled: it was recorded on both sides once, and will not be again.",
     "undecided": "Undecided: one side only knows of it yet; it is settled within a few seconds, so ask again.",
+    "deferred": "Deferred: it is carried out as soon as the services that it needs are there.",
+    "confirmed": "Confirmed: it was deferred, and has been carried out.",
+    "rejected": "Rejected: it was deferred, and can't be carried out, now or later.",
+    "abandoned": "Abandoned: it was deferred, and an operator has given it up.",
+    "parked": "Parked: it failed in a way that nobody foresaw; `tally operation retry` tries it again.",
     "unknown": "Unknown: a service that must be asked does not answer; ask again when it is back.",
 }
 
@@ -143,5 +224,6 @@ def operation_in_words(answer: Answer) -> str:
         return answer.says()
     state = str(answer.body.get("state"))
     halves = answer.body.get("halves") or {}
-    told = "\n".join(f"  {side:<12} {row}" for side, row in halves.items())
-    return "\n".join(filter(None, [OPERATION_STATES.get(state, state), told]))
+    told = [f"  {side:<12} {row}" for side, row in halves.items()]
+    more = [f"  {name:<12} {answer.body[name]}" for name in _TOLD if answer.body.get(name)]
+    return "\n".join([OPERATION_STATES.get(state, state), *told, *more])

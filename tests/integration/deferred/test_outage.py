@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tally.local.ask import Answer, ask
+from tally.local.control import Control, Remote
+from tally.local.failure import LocalError
 from tally.local.operator import Operator
 from tally.local.stack import LocalStack
+from tally.local.walkthrough import Demonstration
 
 ASYNC = {"Prefer": "respond-async"}
 FINAL = ("confirmed", "rejected", "abandoned")
@@ -93,6 +100,38 @@ def test_without_the_broker_it_is_refused_and_nothing_happens_later(stack: Local
     finally:
         stack.start_service("nats")
     assert scene.ask("GET", f"/event/{event}/attendance/{author}").status == 404
+
+
+def test_the_demonstration_shows_an_outage_and_leaves_everything_running(stack: LocalStack) -> None:
+    said: list[str] = []
+    with Control(stack):
+        remote = Remote(stack.folder)
+        assert remote.is_there
+        Demonstration(stack.places, said.append, outage=remote.stopped).run()
+    shown = "\n".join(said)
+    assert "$ tally stop conference" in shown
+    assert "-X POST -H 'Prefer: respond-async'" in shown
+    assert "The mail has come, once." in shown
+    assert not Remote(stack.folder).is_there
+    stack.wait_ready("conference", timeout_s=1.0)
+
+
+def test_a_service_that_was_stopped_by_someone_who_is_killed_comes_back(stack: LocalStack) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from tally.local.control import Remote\n"
+        "with Remote(Path(sys.argv[1])).stopped('notifier'): print('stopped', flush=True); time.sleep(60)"
+    )
+    with Control(stack):
+        with subprocess.Popen([sys.executable, "-c", holder, str(stack.folder)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"stopped\n"
+            assert "notifier" not in stack.running()
+            process.kill()
+        stack.wait_ready("notifier")
+        with pytest.raises(LocalError, match="no service postgres to stop"):
+            Remote(stack.folder).stop("postgres")
+    with pytest.raises(LocalError, match="No Tally runs from"):
+        Remote(stack.folder).start("notifier")
 
 
 class Scene:
