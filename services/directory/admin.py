@@ -36,7 +36,7 @@ class AuditPage(Struct, frozen=True):
 
 
 def audit_routes(database: Database, guard: Guard) -> list[Route]:
-    """On the public port, for operators only."""
+    """For operators only, on either port."""
 
     async def show(request: Request) -> Response:
         most, last = limit(request), after(request)

@@ -128,6 +128,7 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
         routes=identified(public, settings, clock, signals),
         admin_routes=[
             *admin_routes(rebuilding, database, operators),
+            *audit_routes(database, operators),
             *parked_routes(inboxes, operators),
             *(faults.routes(operators) if faults else []),
         ],

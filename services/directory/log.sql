@@ -34,14 +34,14 @@ FROM operation_state s JOIN operation_kind k USING (state)
 WHERE s.operation = ANY ($1::uuid[]) ORDER BY s.seq;
 
 -- name: open
--- Operations that are in state $1 now, and have been requested longer than $2 ago: what is stuck, and why.
+-- Operations that are in state $1 now (null: in any that is not final), and have been requested longer than $2 ago: what is stuck, and why.
 SELECT o.operation AS id, o.state, o.requested_at, o.at, s.reason, s.service, s.author, s.event, s.trace,
     (SELECT count(*) FROM operation_state r WHERE r.operation = o.operation AND r.state = 'retried') AS attempts
 FROM operation_open o JOIN LATERAL (
     SELECT * FROM operation_state s WHERE s.operation = o.operation AND s.state = o.state
     ORDER BY s.at DESC, s.seq DESC LIMIT 1
 ) s ON true
-WHERE o.state = $1 AND o.operation > $3 AND o.requested_at <= $2 ORDER BY o.operation LIMIT $4;
+WHERE ($1::text IS NULL OR o.state = $1) AND o.operation > $3 AND o.requested_at <= $2 ORDER BY o.operation LIMIT $4;
 
 -- name: ended
 -- The same for a state that is final: those of the log that no other state of the operation outranks.

@@ -22,11 +22,19 @@ class Settings(GatewaySettings, frozen=True, kw_only=True):
     conference_url: Annotated[str, Meta(pattern="^https?://", description="Where the conference service is.")] = (
         "http://127.0.0.1:8080"
     )
+    directory_url: Annotated[
+        str | None, Meta(description="Where the directory is: it has the log of operations.")
+    ] = None
+    notifier_url: Annotated[
+        str | None, Meta(description="Where the notifier is, for the page: whether it is there.")
+    ] = None
 
 
 def build(settings: Settings, signals: Signals) -> Service:
     urls = {"author": settings.author_url, "conference": settings.conference_url}
-    return gateway(ATTENDANCE, "gateway", settings, signals, urls)
+    others = {"directory": settings.directory_url, "notifier": settings.notifier_url}
+    known = {name: url for name, url in others.items() if url is not None}
+    return gateway(ATTENDANCE, "gateway", settings, signals, urls, known)
 
 
 if __name__ == "__main__":

@@ -68,11 +68,20 @@ class Calls:
 
     async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
         """POST ``body`` to ``peer`` within the deadline; never raises but for being cancelled."""
+        return await self._called(peer, kind, functools.partial(self._client.post, peer, path, body), deadline)
+
+    async def get(self, peer: str, path: str, *, kind: str = READ, deadline: Deadline | None = None) -> Outcome:
+        """The same for a question that has no body."""
+        return await self._called(peer, kind, functools.partial(self._client.get, peer, path), deadline)
+
+    async def _called(
+        self, peer: str, kind: str, send: Callable[..., Awaitable[Outcome]], deadline: Deadline | None
+    ) -> Outcome:
         deadline = deadline or context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
 
         async def attempt(within_s: float) -> Outcome:
             own = Deadline.after(within_s, self._clock.monotonic_s())
-            call = functools.partial(self._client.post, peer, path, body, kind=kind, deadline=own)
+            call = functools.partial(send, kind=kind, deadline=own)
             if kind != READ or not self._hedge_settings.enabled:
                 return await call()
             return await self._hedged(peer, call)

@@ -18,11 +18,12 @@ a source of them. One attempt per call: retries, breakers and bulkheads wrap `_a
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -71,6 +72,7 @@ class Rejected:
     status: int
     code: str
     retry_after_s: float | None = None
+    detail: str = field(default="", compare=False)
 
 
 Outcome: TypeAlias = Reply | NotSent | Silent | Rejected
@@ -87,6 +89,8 @@ _LABELS: Final[Mapping[type[Outcome], str]] = {
 _KEEP_ALIVE_S: Final = 60.0
 # How long an address is trusted: a pod that moved is found again after this.
 _DNS_S: Final = 5
+# How long an answer that goes on may be silent: who sends one lets hear of itself more often.
+_SILENCE_S: Final = 30.0
 _SKIPPED_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding")
 
 _log = structlog.get_logger(__name__)
@@ -162,7 +166,28 @@ class Client:
         """
         return await self._attempt(peer, path, body, kind, deadline or context.deadline())
 
-    async def _attempt(self, peer: str, path: str, body: bytes, kind: str, deadline: Deadline | None) -> Outcome:
+    async def get(self, peer: str, path: str, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+        """The same for a question that has no body."""
+        return await self._attempt(peer, path, None, kind, deadline or context.deadline())
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, peer: str, path: str, headers: Mapping[str, str], left_s: float
+    ) -> AsyncIterator[ClientResponse]:
+        """An answer that goes on for as long as it likes, to be read in the block; ``left_s`` is for its beginning.
+
+        Raises aiohttp.ClientError, OSError, or what keeps the token from being made.
+        """
+        assert self._session is not None, "the client has been started"
+        timeout = ClientTimeout(total=None, connect=min(self._connect_timeout_s, left_s), sock_read=_SILENCE_S)
+        given = {**self._headers(peer, left_s), **headers}
+        _mark.set(_Mark())
+        async with self._session.get(
+            self._url(peer, path), headers=given, allow_redirects=False, timeout=timeout
+        ) as response:
+            yield response
+
+    async def _attempt(self, peer: str, path: str, body: bytes | None, kind: str, deadline: Deadline | None) -> Outcome:
         """One attempt, measured. What wraps it decides by its value; it raises nothing but being cancelled."""
         begun_s = self._clock.monotonic_s()
         left_s = self._timeout_s if deadline is None else deadline.left_s(begun_s)
@@ -178,7 +203,7 @@ class Client:
                 duration = self._signals.http_client_request_duration_seconds(peer, kind, label)
                 duration.observe(self._clock.monotonic_s() - begun_s, exemplar(here))
 
-    async def _sent(self, peer: str, path: str, body: bytes, left_s: float) -> Outcome:
+    async def _sent(self, peer: str, path: str, body: bytes | None, left_s: float) -> Outcome:
         assert self._session is not None, "the client has been started"
         try:
             headers = self._headers(peer, left_s)
@@ -188,7 +213,8 @@ class Client:
         mark = _Mark()
         _mark.set(mark)
         try:
-            async with self._session.post(
+            async with self._session.request(
+                "GET" if body is None else "POST",
                 self._url(peer, path),
                 data=body,
                 headers=headers,
@@ -214,7 +240,7 @@ class Client:
             seen = _decode_problem(body)
         except msgspec.MsgspecError:
             return Silent(f"status-{status}")
-        return Rejected(status, seen.code, _seconds(response.headers.get(hdrs.RETRY_AFTER)))
+        return Rejected(status, seen.code, _seconds(response.headers.get(hdrs.RETRY_AFTER)), seen.detail)
 
     async def _bounded(self, response: ClientResponse) -> bytes | None:
         """The body; None where it is larger than we are ready to hold."""
@@ -279,9 +305,10 @@ class _Request(ClientRequest):
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    """What of a peer's problem is acted upon."""
+    """What of a peer's problem is acted upon, or passed on."""
 
     code: str
+    detail: str = ""
 
 
 _decode_problem: Final = msgspec.json.Decoder(_Problem).decode

@@ -56,6 +56,8 @@ class Canceller:
         with self._observer.span("fan_out", operation="cancel") as span:
             found = await self.find(left, right, deadline)
             result = await self._cancel(found, deadline) if isinstance(found, UUID) else found
+            if isinstance(result, outcome.Cancelled):
+                self._observer.told(result.op, "cancelled", left, right)
             label = _label(result)
             span.set(outcome=label, operation_id=getattr(result, "op", None))
         self._observer.fanned_out("cancel", label, self._clock.monotonic_s() - started_s)

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
+from tally.chassis.signals import Span
 from tally.gateway import outcome
 from tally.gateway.evidence import gather
 from tally.gateway.observer import Observer
@@ -94,9 +95,9 @@ class Creator:
         while True:
             started_s = self._clock.monotonic_s()
             with self._observer.span("fan_out", operation="create") as span:
-                result = await self._attempt(left, right, deadline, begun)
+                result = await self._attempt(left, right, deadline, begun, span)
                 label = _label(result)
-                span.set(outcome=label, operation_id=getattr(result, "op", None))
+                span.set(outcome=label)
             self._observer.fanned_out("create", label, self._clock.monotonic_s() - started_s)
             if not (isinstance(result, protocol.Refused) and protocol.worth_another_attempt(result)):
                 return self._outcome(result)
@@ -108,7 +109,7 @@ class Creator:
     # -- one attempt
 
     async def _attempt(
-        self, left: UUID, right: UUID, deadline: Deadline, begun: Begun | None
+        self, left: UUID, right: UUID, deadline: Deadline, begun: Begun | None, span: Span
     ) -> protocol.Refused | outcome.CreateOutcome:
         if (refused := self._unreachable()) is not None:
             return refused
@@ -117,6 +118,7 @@ class Creator:
             operation.next_time_ms(self._clock.now_ms(), self._participants.closed),
             self._random.getrandbits(76),
         )
+        span.set(operation_id=op)
         if begun is not None:
             await begun(op)
         attempt = _Attempt(op, left, right, pinned, {Side.LEFT: SILENT, Side.RIGHT: SILENT}, {})
@@ -126,11 +128,13 @@ class Creator:
             step = protocol.create(attempt.evidence[Side.LEFT], attempt.evidence[Side.RIGHT], expired=expired)
             match step:
                 case protocol.Created():
+                    self._observer.told(op, "recorded", left, right)
                     return outcome.Created(op)
                 case protocol.Already(other):
                     assert isinstance(other, UUID)
                     return outcome.Already(other)
                 case protocol.Refused():
+                    self._observer.told(op, "refused", left, right, _why_refused(step))
                     return self._refused(step, attempt)
                 case protocol.Unknown():
                     return self._unknown(attempt)
@@ -253,6 +257,7 @@ class Creator:
         return outcome.Unavailable(self._participants[side].service, failure.reason, failure.retry_after_s)
 
     def _unknown(self, attempt: _Attempt) -> outcome.Unknown:
+        self._observer.told(attempt.op, "unknown", attempt.left, attempt.right)
         silent = [side for side in Side if not isinstance(attempt.evidence[side], Recorded)]
         return outcome.Unknown(attempt.op, self._participants[silent[0]].service if len(silent) == 1 else None)
 
@@ -281,6 +286,12 @@ def _said(told: Told | Failed) -> str:
     if isinstance(told, Failed):
         return "silent" if told.sent else "unsent"
     return told.verdict.answer.value
+
+
+def _why_refused(refused: protocol.Refused) -> str:
+    """The side that refused says why; the other one was undone for it."""
+    reasons = [reason for reason in (refused.left, refused.right) if isinstance(reason, Reason)]
+    return next((reason.value for reason in reasons if reason is not Reason.KILLED), "unsent")
 
 
 def _label(result: object) -> str:

@@ -5,17 +5,36 @@ Assumes that watching never fails and never waits.
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import nullcontext
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 
+from tally.chassis import context
+from tally.chassis.clock import Clock
 from tally.chassis.signals import Signals, SpanBlock
+from tally.gateway.report import Reporter
 from tally.protocol.participant import Reason
 from tally.protocol.relationship import Relationship, Side
 
 log = structlog.get_logger()
+
+#: So many compensations are remembered, for who looks.
+_REMEMBERED_MAX: Final = 50
+
+
+class Compensation(Struct, frozen=True):
+    """A half that was undone, or that it was tried to undo."""
+
+    at: datetime
+    operation: UUID
+    reason: str
+    outcome: str
+    trace_id: str | None
 
 
 class Observer(Protocol):
@@ -31,6 +50,10 @@ class Observer(Protocol):
 
     def compensated(self, operation: str, reason: str, outcome: str, op: UUID) -> None:
         """A half was undone (or its undoing was tried), because of ``reason`` on the other side."""
+        ...
+
+    def told(self, op: UUID, state: str, left: UUID, right: UUID, reason: str | None = None) -> None:
+        """What an attempt, or a cancel, came to."""
         ...
 
     def coalesced(self, message: str, service: str, size: int) -> None: ...
@@ -52,16 +75,23 @@ class Unobserved:
 
     def compensated(self, operation: str, reason: str, outcome: str, op: UUID) -> None: ...
 
+    def told(self, op: UUID, state: str, left: UUID, right: UUID, reason: str | None = None) -> None: ...
+
     def coalesced(self, message: str, service: str, size: int) -> None: ...
 
     def degraded(self, operation: str, service: str) -> None: ...
 
 
 class Observed:
-    """The service's metrics, spans and log."""
+    """The service's metrics, spans and log; ``compensations`` are the last of them, the newest last."""
 
-    def __init__(self, signals: Signals, relationship: Relationship) -> None:
+    def __init__(
+        self, signals: Signals, relationship: Relationship, clock: Clock, reporter: Reporter | None = None
+    ) -> None:
+        self._reporter = reporter
         self._signals = signals
+        self._clock = clock
+        self.compensations: deque[Compensation] = deque(maxlen=_REMEMBERED_MAX)
         self.span = signals.span
         services = [relationship.end(side).service for side in Side]
         operations = ["create", "cancel", "read", "status"]
@@ -84,7 +114,13 @@ class Observed:
 
     def compensated(self, operation: str, reason: str, outcome: str, op: UUID) -> None:
         self._signals.compensations_total(operation, reason, outcome).inc()
+        here, at = context.current(), datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        self.compensations.append(Compensation(at, op, reason, outcome, None if here is None else here.trace_id))
         log.info("compensated", operation=str(op), reason=reason, outcome=outcome)
+
+    def told(self, op: UUID, state: str, left: UUID, right: UUID, reason: str | None = None) -> None:
+        if self._reporter is not None:
+            self._reporter.note(op, state, left, right, reason)
 
     def coalesced(self, message: str, service: str, size: int) -> None:
         self._signals.batch_items(service, message).observe(size)

@@ -6,6 +6,7 @@ nothing was recorded, and what is unknown says where to ask.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, assert_never
 from uuid import UUID
@@ -35,10 +36,13 @@ from tally.gateway import outcome
 from tally.gateway.cancel import Canceller
 from tally.gateway.create import Creator
 from tally.gateway.deferral import Accepted, Desk
+from tally.gateway.history import Directory, History
 from tally.gateway.operations import Standing, is_deferred
 from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
+from tally.gateway.status import Operation as Told
 from tally.gateway.status import StatusReader
 from tally.protocol import operation
+from tally.protocol.participant import Row
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
 
@@ -51,7 +55,8 @@ class Operation(Struct, frozen=True, omit_defaults=True):
     decided within the settlement lag; `unknown` means that a service did not answer.
 
     One that was answered with 202 is `deferred` until it ends as `confirmed` (`attempt` is the operation that did
-    it), `rejected` or `abandoned`; `parked` waits for an operator."""
+    it), `rejected` or `abandoned`; `parked` waits for an operator. A deletion that ends attendances is `started`, and
+    `completed` with the last of them."""
 
     id: UUID
     state: Literal[
@@ -65,6 +70,8 @@ class Operation(Struct, frozen=True, omit_defaults=True):
         "rejected",
         "abandoned",
         "parked",
+        "started",
+        "completed",
     ]
     halves: dict[str, str]
     reasons: list[str] = []
@@ -73,6 +80,9 @@ class Operation(Struct, frozen=True, omit_defaults=True):
     attempt: UUID | None = None
     attempts: int | None = None
     next_at: datetime | None = None
+    history: Annotated[
+        list[dict[str, Any]], Meta(description="What was told of it, if the directory said so in time.")
+    ] = []
 
 
 class Degraded(Struct, frozen=True):
@@ -97,7 +107,9 @@ class RelationRoutes:
         status: StatusReader,
         desk: Desk,
         clock: Clock,
+        directory: Directory,
     ) -> None:
+        self._directory = directory
         self._relationship = relationship
         self._desk = desk
         self._creator = creator
@@ -267,26 +279,35 @@ class RelationRoutes:
         return encoded_response(body, headers=_link(request, next))
 
     async def _operation(self, request: Request) -> Response:
-        op = path_uuid(request, "operation")
-        if is_deferred(op):
-            return self._deferred(await self._desk.standing(op))
-        if op.version != 7:
-            raise Problem("operation-not-found", f"{op} is not the id of an operation.", operation=str(op))
-        told = await self._status.operation(op, self._deadline())
+        op, deadline = path_uuid(request, "operation"), self._deadline()
+        logged = asyncio.ensure_future(self._directory.history(op, deadline))
+        try:
+            if is_deferred(op):
+                standing = await self._desk.standing(op)
+                return self._deferred(standing, await logged)
+            if op.version != 7:
+                return _as_logged(op, await logged)
+            told = await self._status.operation(op, deadline)
+            return self._told(op, told, await logged)
+        finally:
+            logged.cancel()
+
+    def _told(self, op: UUID, told: Told, logged: History | None) -> Response:
         location = None
         if told.state == "done" and told.left is not None and told.right is not None:
             location = self._location(told.left, told.right)
         return json_response(
             Operation(
                 id=op,
-                state=told.state.value,
+                state=told.state.value if logged is None else _with_log(told, logged.state),
                 halves={self._service(side): row for side, row in told.rows.items()},
                 reasons=[reason.value for reason in told.reasons],
                 location=location,
+                history=[] if logged is None else logged.history,
             )
         )
 
-    def _deferred(self, standing: Standing) -> Response:
+    def _deferred(self, standing: Standing, logged: History | None) -> Response:
         deferral, data = standing.deferral, standing.data
         reason = data.get("code") or data.get("reason")
         created = standing.state == "confirmed"
@@ -295,6 +316,7 @@ class RelationRoutes:
             "state": standing.state,
             "halves": {},
             "reasons": [] if reason is None else [reason],
+            "history": [] if logged is None else logged.history,
             "location": self._location(deferral.left, deferral.right) if created else None,
             "detail": data.get("detail"),
             "next_at": data.get("next_at"),
@@ -361,6 +383,25 @@ class RelationRoutes:
                 ("degraded", list[Degraded], []),
             ],
         )
+
+
+#: What the log says, as the halves would have said it while they knew.
+_ENDED = {"cancelled": "cancelled", "refused": "refused", "voided": "refused"}
+
+
+def _with_log(told: Told, logged: str) -> Any:
+    """The state as the halves tell it; as the log does, where they know nothing any more and it has the end."""
+    forgotten = told.left is None and not told.reasons and set(told.rows.values()) == {Row.CLOSED.value}
+    return _ENDED.get(logged, told.state.value) if forgotten else told.state.value
+
+
+def _as_logged(op: UUID, logged: History | None) -> Response:
+    """An operation that has no halves: a deletion that ends attendances."""
+    if logged is None:
+        raise Problem("operation-not-found", f"{op} is not the id of an operation.", operation=str(op))
+    return json_response(
+        msgspec.convert({"id": op, "state": logged.state, "halves": {}, "history": logged.history}, Operation)
+    )
 
 
 def _unavailable(missing: outcome.Unavailable | Missing) -> Problem:

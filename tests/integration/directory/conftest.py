@@ -12,7 +12,7 @@ from services.directory.directory import SOURCES, DirectorySettings
 from tally.chassis.migrate import migrate
 from tally.chassis.signals import Signals
 from tally.messaging.stream import Stream
-from tests.integration.directory.running import Running, started
+from tests.integration.directory.running import Running, eventually, started
 from tests.support.broker import Broker
 from tests.support.postgres import Databases
 
@@ -40,9 +40,7 @@ def settings(database_url: str, broker: Broker) -> DirectorySettings:
 async def stream(broker: Broker) -> AsyncIterator[Stream]:
     """Who publishes."""
     async with Stream(broker.url, "test", Signals("test")) as stream:
-        async with asyncio.timeout(10):
-            while not stream.connected:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: asyncio.sleep(0, stream.connected), "the stream can be reached")
         yield stream
 
 

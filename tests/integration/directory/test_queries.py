@@ -83,7 +83,8 @@ async def test_the_top_events_come_first(here: Running, world: World) -> None:
     assert [ids(page) for page in top] == [[world.first], [world.second], [world.third]]
     by_conference = await here.items(f"/event?conference_id={world.swat}&sort=starts_at")
     assert ids(by_conference) == [world.first, world.second]
-    assert [ids(p) for p in await here.pages("/event?sort=starts_at", 1)] == [[world.first], [world.second], [world.third]]
+    by_time = await here.pages("/event?sort=starts_at", 1)
+    assert [ids(page) for page in by_time] == [[world.first], [world.second], [world.third]]
     assert ids(await here.items("/event?from=2026-06-01T12:00:00Z&to=2026-07-01T00:00:00Z")) == [world.second]
 
 

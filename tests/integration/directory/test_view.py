@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -27,7 +27,7 @@ def a_life(random: Random, *, authors: int = 12, events: int = 6, changes: int =
     people = [telling.author(f"Author {number}") for number in range(authors)]
     conferences = [telling.conference(f"C{number}") for number in range(3)]
     talks = [telling.event(random.choice(conferences), number + 1) for number in range(events)]
-    attended = []
+    attended: list[UUID] = []
     for number in range(changes):
         match random.randrange(5):
             case 0:
