@@ -121,6 +121,18 @@ class Operator:
         except (OSError, http.client.HTTPException) as error:
             raise LocalError(f"The {service} service does not answer at {here.admin_url} ({error}).") from error
 
+    def restore(self, service: str) -> dict[str, Any]:
+        """Whether the service's database is being restored, and the reports of the latest restores."""
+        return dict(self._asked(service, "GET", "/admin/restore"))
+
+    def begin_restore(self, service: str, reason: str) -> None:
+        """Tell the service that its database is an old copy."""
+        self._asked(service, "POST", "/admin/restore", {"reason": reason})
+
+    def skip_in_restore(self, service: str, what: str) -> None:
+        """Let a restore go on without the stream or without the peer."""
+        self._asked(service, "POST", "/admin/restore/skip", {"what": what})
+
     def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
         answer = self.ask(service, method, path, body)
         if answer.status == HTTPStatus.NOT_FOUND and path == "/admin/faults":
