@@ -12,7 +12,7 @@ export BASE_IMAGE
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test simulate model chaos-local bench lint alerts golden lock clean reset-data run-env test-env \
-        chart-docs chart-files wheels image kind-up kind-down e2e
+        chart-docs wheels image kind-up kind-down e2e
 
 help:  ## Print this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,11 +55,6 @@ lock:  ## Write requirements/*.txt anew from pyproject.toml (needs uv)
 
 chart-docs: test-env  ## Write the chart's README and schema anew from its values
 	@exec $(BIN)/python scripts/chart_docs.py
-
-chart-files:  ## Copy dashboards and alerts into the chart
-	@rm -f charts/tally/files/dashboards/* charts/tally/files/alerts/*
-	@cp observability/dashboards/*.json charts/tally/files/dashboards/
-	@cp observability/alerts/*.yaml charts/tally/files/alerts/
 
 image:  ## Build the one image of all services: IMAGE=tally:0.1.0 BASE_IMAGE=python:3.11-slim
 	@docker build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \

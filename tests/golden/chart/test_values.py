@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,16 +67,15 @@ def test_a_new_service_is_one_block_of_values() -> None:
 
 
 @pytest.mark.parametrize(("folder", "pattern"), [("dashboards", "*.json"), ("alerts", "*.yaml")])
-def test_the_chart_carries_the_dashboards_and_alerts_as_they_are(folder: str, pattern: str) -> None:
-    """`make chart-files` copies them: a chart can hold no links to what is outside of it."""
-    assert _contents(CHART / "files" / folder, pattern) == _contents(ROOT / "observability" / folder, pattern)
+def test_the_chart_carries_the_dashboards_and_alerts_as_they_are(folder: str, pattern: str, golden: Golden) -> None:
+    """A chart can hold no links to what is outside of it, so it holds copies."""
+    originals = {file.name: file.read_text() for file in (ROOT / "observability" / folder).glob(pattern)}
+    for name, content in originals.items():
+        golden(f"charts/tally/files/{folder}/{name}", content)
+    assert {file.name for file in (CHART / "files" / folder).iterdir()} == originals.keys()
     kinds = {"dashboards": "grafana_dashboard", "alerts": "PrometheusRule"}
     made = [m for m in manifests("everything") if kinds[folder] in (m["kind"], *m["metadata"].get("labels", {}))]
-    assert len(made) == len(_contents(CHART / "files" / folder, pattern)) > 0
-
-
-def _contents(folder: Path, pattern: str) -> dict[str, str]:
-    return {file.name: file.read_text() for file in folder.glob(pattern)}
+    assert len(made) == len(originals) > 0
 
 
 def test_every_set_of_values_is_one_that_chart_testing_finds() -> None:
