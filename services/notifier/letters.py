@@ -91,6 +91,8 @@ def message_id(row: Mapping[str, Any], sender: str) -> str:
 
 def _address(name: str, email: str) -> Address:
     local, _, domain = email.rpartition("@")
+    if not (local and domain):
+        raise ValueError("the address is none")
     if not domain.isascii():
         domain = domain.encode("idna").decode()
     return Address(_one_line(name), local, domain)

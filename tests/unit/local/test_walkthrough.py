@@ -151,10 +151,25 @@ def test_an_operation_is_explained(api: Api) -> None:
     environment = {"TALLY_LOCAL_GATEWAY_PORT": str(api.server_port)}
     result = CliRunner(env=environment).invoke(main, ["operation", str(uuid4())])
     assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Done: it is recorded on both sides.")
+    assert CliRunner(env=environment).invoke(main, ["operation", "show", str(uuid4())]).stdout == result.stdout
     assert CliRunner().invoke(main, ["operation", "x"]).exit_code == 2
 
 
-@pytest.mark.parametrize("state", ["done", "refused", "cancelled", "undecided", "unknown"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "done",
+        "refused",
+        "cancelled",
+        "undecided",
+        "unknown",
+        "deferred",
+        "confirmed",
+        "rejected",
+        "abandoned",
+        "parked",
+    ],
+)
 def test_every_state_has_its_words(state: str) -> None:
     words = operation_in_words(Answer(200, "OK", {}, {"state": state, "halves": {"author": "absent"}}))
     assert words.lower().startswith(state)
