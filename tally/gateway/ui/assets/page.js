@@ -6,6 +6,7 @@
 
 const KEPT = 300; // seconds of history that the page keeps
 const SILENT_MS = 4000; // after this long without a picture the feed counts as cut
+const BEHIND_S = 10; // an epoch that is older than this should have been closed
 const HIDDEN_MS = 60000; // a page that nobody looks at lets go of the feed after this long
 const ACTING = { "X-Tally-UI": "1" };
 
@@ -80,7 +81,7 @@ function seconds(s) {
 
 const rate = (n) => (n === 0 ? "0" : n < 10 ? n.toFixed(1) : Math.round(n).toString()) + "/s";
 const short = (id) => String(id).slice(-8);
-const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 
 const STATES = {
   up: ["s-up", "good", "up"],
@@ -102,16 +103,22 @@ const WHAT_IS = {
   notifier: "mails",
   stream: "NATS JetStream",
 };
+/** Why the other side refused. */
 const REASONS = {
-  not_found: "it does not exist there",
-  "not-found": "it does not exist there",
+  "not-found": "what the other end names does not exist",
+  taken: "another operation has the pair",
   full: "no seat was left",
-  deleted: "it was deleted",
-  held: "another operation has the pair",
+  "too-late": "it came after its epoch was closed",
+  "too-early": "the clocks are too far apart",
+  resolved: "the other side never had it",
+  killed: "it was dead on the other side",
+  cancelled: "it was cancelled",
+  deleted: "the other end was deleted",
+  lost: "a restore lost the other end",
   unsent: "the other side was not reached",
   dead: "it was dead on the other side",
 };
-const OUTCOMES = { dead: "undone, with proof", silent: "no answer yet: the settler sees to it", stale: "the proof was stale" };
+const OUTCOMES = { dead: "Undone, and proven", silent: "No answer: the settler sees to it", stale: "The proof was stale" };
 
 // --- the feed ----------------------------------------------------------------------------------------------
 
@@ -204,7 +211,7 @@ function drawServices(picture) {
       const detail = one.detail || WHAT_IS[one.name] || "";
       show(row.children[1], word + took + since + detail,
         h("span", { class: tone }, shape(symbol), ` ${word}`),
-        h("span", { class: "since" }, one.state === "up" ? took + (since && ` · up${since}`) : since),
+        h("span", { class: "since" }, one.state === "up" && since ? `${took},${since}` : took + since),
         detail ? h("small", null, detail) : "");
       ["read", "write"].forEach((kind, index) => {
         const circuit = picture.breakers.find((each) => each.peer === one.name && each.kind === kind);
@@ -230,13 +237,15 @@ function line(points, width, height, top) {
 }
 
 function chart(node, height, lines) {
-  const top = Math.max(1, ...lines.flatMap((one) => one.points)) * 1.05;
+  const most = Math.max(0, ...lines.flatMap((one) => one.points));
+  const top = Math.max(1, most) * 1.05;
   const drawn = lines.flatMap(({ name, points, area }) => {
     const path = line(points, KEPT, height, top);
     const under = area && points.length ? [svg("path", { class: `a-${name}`, d: `${path}L${KEPT - 1} ${height}L${KEPT - points.length} ${height}Z` })] : [];
     return [...under, svg("path", { class: `l-${name}`, d: path })];
   });
   node.replaceChildren(svg("svg", { viewBox: `0 0 ${KEPT} ${height}`, preserveAspectRatio: "none" }, ...drawn));
+  return most;
 }
 
 function drawCreates(picture) {
@@ -252,7 +261,8 @@ function drawCreates(picture) {
       return ((one.outcomes[name] ?? 0) - (past.outcomes[name] ?? 0)) / Math.max(0.5, (one.at - past.at) / 1000);
     });
   const lines = ["done", "refused", "unknown"].map((name) => ({ name, points: rates(name), area: name === "done" }));
-  chart(at("creates-chart"), 60, lines.filter((one) => one.name === "done" || one.points.some((y) => y > 0)));
+  const most = chart(at("creates-chart"), 60, lines.filter((one) => one.name === "done" || one.points.some((y) => y > 0)));
+  say(at("creates-most"), most ? `at most ${rate(most)}` : "");
   for (const { name, points } of lines) {
     const recent = points.slice(-5);
     say(at(`n-${name}`), recent.length ? rate(recent.reduce((sum, y) => sum + y, 0) / recent.length) : "–");
@@ -279,11 +289,13 @@ function quantile(then, now, q, count) {
 
 function drawEpoch(picture) {
   const age = picture.epoch_age_s;
-  say(at("epoch"), age == null ? "not known" : seconds(age));
-  at("epoch").className = age != null && age > 30 ? "big bad" : age != null && age > 10 ? "big warn" : "big";
+  const behind = age != null && age > BEHIND_S;
+  const word = age == null ? "not known" : seconds(age);
+  show(at("epoch"), word + behind, behind ? h("span", { class: "warn" }, shape("s-trouble"), ` ${word}, behind`) : word);
   epochs.push(age ?? 0);
   if (epochs.length > KEPT) epochs.shift();
-  chart(at("epoch-chart"), 30, [{ name: "epoch", points: epochs }]);
+  const most = chart(at("epoch-chart"), 60, [{ name: "epoch", points: epochs, area: true }]);
+  say(at("epoch-most"), most ? `at most ${seconds(most)}` : "");
 }
 
 // --- lists -------------------------------------------------------------------------------------------------
@@ -451,8 +463,9 @@ function curl(method, url, { body, headers } = {}) {
 
 function answered(answer) {
   const head = [`${answer.status || "no answer"} ${answer.reason}`.trim()];
-  for (const name of ["location", "retry-after", "preference-applied"]) {
-    if (answer.headers[name]) head.push(`${name[0].toUpperCase()}${name.slice(1)}: ${answer.headers[name]}`);
+  for (const name of ["Location", "Retry-After", "Preference-Applied"]) {
+    const value = answer.headers[name.toLowerCase()];
+    if (value) head.push(`${name}: ${value}`);
   }
   const body = answer.json === null ? answer.text : JSON.stringify(answer.json, null, 2);
   return [head.join("\n"), body || answer.says].filter(Boolean).join("\n\n");
@@ -590,7 +603,7 @@ function drawWalk() {
 function drawOutage() {
   const views = [
     stepView(1, "Stop the conference service", "Its process is paused: connections are accepted, and nobody answers. In a terminal:"),
-    stepView(2, "Attend, and wait for the answer", "Refused within the deadline, with the service's name: nothing is recorded at the healthy side either. After a few of these the circuit opens, and the answer comes at once."),
+    stepView(2, "Attend, and wait for the answer", "A service that hangs may have done it or not: 504, and an address that will tell. One that is gone, or whose circuit is open after a few of these, is not even asked: 503 at once, and nothing is recorded at the other side either, now or later."),
     stepView(3, "Attend, and don't wait", "The request is in the event stream before it is answered, so that any gateway can carry it out. Its address tells how it stands."),
     stepView(4, "Bring the service back", "The next attempt finds it, and the operation is confirmed. In a terminal:"),
   ];
@@ -662,7 +675,7 @@ async function begin() {
     return;
   }
   about = told.json;
-  say(at("relationship"), `· ${about.relationship} of ${about.left.plural} at ${about.right.plural}`);
+  say(at("relationship"), `· ${about.relationship}`);
   document.title = `Tally: ${about.relationship}`;
   const walkable = about.mode === "full" && WALK.every((step) => step.path || about.urls[step.at]);
   say(at("walk-lead"), walkable
