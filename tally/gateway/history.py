@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import aiohttp
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -23,11 +23,26 @@ from tally.chassis import context
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client, Rejected, Reply
 from tally.chassis.clock import Clock
-from tally.chassis.http import Route, encoded_response, path_uuid
+from tally.chassis.http import AFTER, LIMIT, QueryParameter, Route, encoded_response, path_uuid, query_value
 from tally.chassis.problems import Problem
 from tally.resilience.deadline import Deadline
 
 PEER: Final = "directory"
+#: What the directory calls the states of operations: it has the table of them, and a test compares.
+STATES: Final = (
+    "requested", "deferred", "retried", "parked", "unknown", "recorded", "confirmed", "refused", "voided", "rejected",
+    "abandoned", "cancelled", "started", "completed",
+)  # fmt: skip
+STATE: Final = QueryParameter(
+    "state",
+    "The current state; if it is not given, any that is not final.",
+    Annotated[str, Meta(pattern=f"^({'|'.join(STATES)})$")],
+)
+OLDER_THAN: Final = QueryParameter(
+    "older_than",
+    "Only what was requested longer ago than that: `30s`, `5m`, `2h`, `1d`.",
+    Annotated[str, Meta(pattern="^[0-9]{1,5}[smhd]$")],
+)
 LISTENERS_MAX: Final = 256
 _DEADLINE_S: Final = 2.0
 #: Of the time that a request has, what its history may take: not being told is no failure.
@@ -68,7 +83,8 @@ class Directory:
                 "GET",
                 "/operation",
                 self._page,
-                "Operations by state (`state`, `older_than`, `limit`, `after`), as the directory tells them.",
+                "Operations by state, as the directory tells them: what is stuck, since when and why.",
+                query=(LIMIT, AFTER, STATE, OLDER_THAN),
                 problems=problems,
                 sends=("Link",),
                 tags=("operation",),
@@ -101,6 +117,8 @@ class Directory:
             return None
 
     async def _page(self, request: Request) -> Response:
+        for parameter in (LIMIT, AFTER, STATE, OLDER_THAN):
+            query_value(request, parameter)
         self._must_be_known()
         told = await self._calls.get(PEER, f"/operation?{request.url.query}")
         match told:

@@ -22,7 +22,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("service", ["author", "conference", "gateway"])
+@pytest.mark.parametrize("service", ["author", "conference", "gateway", "directory"])
 def test_a_service_keeps_what_its_document_says(stack: LocalStack, service: str, tmp_path: Path) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from services.directory.states import FINAL, SAGA_STATES, STATES
+from tally.gateway.history import STATES as GATEWAY_STATES
 from tally.gateway.operations import deferred_id
 from tally.protocol import operation
 from tests.integration.directory.running import Running, eventually
@@ -144,3 +145,4 @@ async def test_code_and_database_know_the_same_states(here: Running) -> None:
         rows = await connection.fetch("SELECT state, final FROM operation_kind")
     assert {row["state"] for row in rows} == {*STATES, *SAGA_STATES}
     assert {row["state"] for row in rows if row["final"]} == FINAL
+    assert {row["state"] for row in rows} == set(GATEWAY_STATES)
