@@ -19,10 +19,10 @@ The first page goes on after the UUID of all zeros, so that one index serves it 
 NULL. FOR NO KEY UPDATE is lock enough: it lets others refer to the row meanwhile, and a delete that is
 overtaken by such a reference is done again.
 
-**A write is one transaction**, done again as a whole (at most three times) when it lost against others. The
-hooks run inside it, so an event or an audit row is there iff the change is: `before_delete` first of all,
-before anything is locked; `changed` last. A hook may raise a Problem to refuse. What else goes wrong with the
-database leaves as a `DatabaseFault`, which the stack (`app.py`) turns into its problem.
+**A write is one transaction**, done again as a whole (at most three times) when it lost against others. It
+says who asked (`tally.actor`) and in which trace (`tally.trace`), for the events that the tables' triggers write
+in it. What goes wrong with the database leaves as a `DatabaseFault`, which the stack (`app.py`) turns into its
+problem.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -60,7 +60,6 @@ from tally.chassis.http import (
 from tally.chassis.problems import Problem
 
 T = TypeVar("T")
-Kind: TypeAlias = Literal["created", "updated", "deleted"]
 
 _QUERIES: Final = ("insert", "get", "lock", "page", "update", "delete")
 _TRIES: Final = 3
@@ -87,21 +86,6 @@ class Violation:
         return Problem(self.code, self.detail, field=self.field)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One entity made, changed or deleted: its rows before and after, and who asked."""
-
-    kind: Kind
-    id: UUID
-    old: Record | None
-    new: Record | None
-    actor: str | None
-
-
-Changed: TypeAlias = Callable[[Connection, Change], Awaitable[None]]
-BeforeDelete: TypeAlias = Callable[[Connection, UUID, bool], Awaitable[None]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     """The declaration. `name` is also its path: "author" is at `/author` and `/author/{id}`."""
@@ -124,9 +108,6 @@ class Resource:
     """DELETE understands `?cascade=true`."""
     volatile: tuple[str, ...] = ()
     """View fields that change without a new version: they count for If-None-Match, not for If-Match."""
-    changed: Changed | None = None
-    before_delete: BeforeDelete | None = None
-    """Called with (tx, id, cascade), whether or not the entity exists."""
     new_id: Callable[[], UUID] = uuid7
 
     def routes(self, database: Database) -> list[Route]:
@@ -270,7 +251,6 @@ class _Handlers:
                 return self._there(await tx.fetchrow(self._queries.get, holder), holder)
         row = await tx.fetchrow(self._queries.insert, id, *msgspec.structs.astuple(body))
         assert row is not None, "insert returns its row"
-        await self._tell(tx, "created", id, None, row)
         return row
 
     async def _update(self, tx: Connection, id: UUID, body: Struct, wanted: frozenset[str] | None) -> Record:
@@ -280,19 +260,15 @@ class _Handlers:
         given = [getattr(body, name) for name in self._patch_fields]
         values = [was if value is UNSET else value for was, value in zip(before, given, strict=True)]
         if values == before:
-            return old  # not a change: no version, and nothing to tell
+            return old  # not a change: no version, and no event
         row = await tx.fetchrow(self._queries.update, id, *values)
         assert row is not None, "the row is locked, so it is still there"
-        await self._tell(tx, "updated", id, old, row)
         return row
 
     async def _delete(self, tx: Connection, id: UUID, cascade: bool, wanted: frozenset[str] | None) -> None:
-        if self._resource.before_delete is not None:
-            await self._resource.before_delete(tx, id, cascade)
         old = self._there(await tx.fetchrow(self._queries.lock, id), id)
         self._check_version(old, wanted)
         await tx.execute(self._queries.delete, id, *([cascade] if self._resource.cascade else []))
-        await self._tell(tx, "deleted", id, old, None)
 
     async def _write(self, work: Callable[[Connection], Awaitable[T]], *, cascade: bool | None = None) -> T:
         """Does `work` in a transaction, again if it lost to others. `cascade` is None unless it deletes."""
@@ -326,11 +302,6 @@ class _Handlers:
         # Dependents that the delete would have taken along, or does not know of, came in between.
         overtaken = cascade or meaning is None
         return refusal or Problem("contended", "New dependents come as fast as the old are deleted."), overtaken
-
-    async def _tell(self, tx: Connection, kind: Kind, id: UUID, old: Record | None, new: Record | None) -> None:
-        if self._resource.changed is not None:
-            here = context.current()
-            await self._resource.changed(tx, Change(kind, id, old, new, here.actor if here else None))
 
     # --- rows and answers -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import datetime
 from importlib.resources import files
@@ -21,10 +21,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tally.chassis import context, openapi
 from tally.chassis.app import Service, running
 from tally.chassis.body import NO_NUL, VISIBLE
-from tally.chassis.database import Connection, Database, Queries
+from tally.chassis.database import Database, Queries
 from tally.chassis.http import QueryParameter
-from tally.chassis.problems import Problem
-from tally.chassis.resource import Change, Resource, Violation
+from tally.chassis.resource import Resource, Violation
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals
 from tests.support.postgres import Databases
@@ -86,7 +85,8 @@ CREATE TABLE event (
     CONSTRAINT event_seq UNIQUE (conference_id, seq), CONSTRAINT event_seats CHECK (seats_taken <= capacity)
 );
 CREATE TABLE half (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), event uuid CONSTRAINT half_event REFERENCES event);
-CREATE TABLE outbox (position serial, line text NOT NULL);
+CREATE TABLE asked (actor text);
+CREATE SEQUENCE tries;
 """
 CONFERENCE = Resource(
     name="conference",
@@ -197,6 +197,19 @@ class Served:
 
     async def count(self, table: str) -> int:
         found: int = await self.sql(f"SELECT count(*) FROM {table}")
+        return found
+
+    async def at_each(self, moment: str, body: str) -> None:
+        """Has the database do something at a conference's writes, of which it counts the tries: `body` is PL/pgSQL,
+        where `try` is 1 at the first. (A sequence keeps its value when a transaction rolls back.)"""
+        await self.sql(
+            "CREATE FUNCTION interfere() RETURNS trigger LANGUAGE plpgsql AS $$ "
+            f"DECLARE try bigint := nextval('tries'); BEGIN {body} RETURN coalesce(NEW, OLD); END $$"
+        )
+        await self.sql(f"CREATE TRIGGER interfere {moment} ON conference FOR EACH ROW EXECUTE FUNCTION interfere()")
+
+    async def tries(self) -> int:
+        found: int = await self.sql("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM tries")
         return found
 
     async def somebody_waits(self) -> None:
@@ -570,30 +583,22 @@ async def test_what_others_depend_on_is_deleted_only_with_them(both: Served) -> 
     assert await both.count("event") == 0
 
 
-class Dependents:
-    """A `before_delete` that clears an event's halves from the given try on; before that they slip through."""
-
-    def __init__(self, clears_from: int) -> None:
-        self.tries = 0
-        self._clears_from = clears_from
-
-    async def __call__(self, tx: Connection, id: UUID, cascade: bool) -> None:
-        self.tries += 1
-        if self.tries >= self._clears_from:
-            await tx.execute("DELETE FROM half WHERE event = $1", id)
-
-
 @pytest.mark.parametrize(("clears_from", "tries", "deleted"), [(1, 1, True), (2, 2, True), (3, 3, True), (4, 3, False)])
 async def test_a_delete_overtaken_by_a_dependent_is_done_again(
     served: Served, clears_from: int, tries: int, deleted: bool
 ) -> None:
-    hook = Dependents(clears_from)
-    await served.start(CONFERENCE, replace(EVENT, before_delete=hook))
+    """From some try on it takes the half along that refers to the event; before that, the half has slipped through."""
+    delete = (
+        f"WITH taken_along AS (DELETE FROM half WHERE event = $1 AND nextval('tries') >= {clears_from}) "
+        "DELETE FROM event WHERE id = $1"
+    )
+    texts = {name: getattr(EVENT.queries, name) for name in EVENT.queries}
+    await served.start(CONFERENCE, replace(EVENT, queries=Queries("event", texts | {"delete": delete})))
     conference = await served.made("/conference", acronym="SWAT")
     event = await served.made("/event", conference_id=conference["id"], seq=1)
     await served.sql("INSERT INTO half (event) VALUES ($1)", UUID(event["id"]))
     response = await served.http.delete(f"/event/{event['id']}")
-    assert hook.tries == tries
+    assert await served.tries() == tries
     if deleted:
         assert response.status_code == 204
     else:
@@ -602,69 +607,22 @@ async def test_a_delete_overtaken_by_a_dependent_is_done_again(
     assert await served.count("event") == await served.count("half") == (0 if deleted else 1)
 
 
-async def test_a_cascade_overtaken_by_a_new_dependent_takes_it_along(served: Served) -> None:
-    """Between the cascade's look and its delete another event commits; the foreign key notices."""
-    tries: list[bool] = []
-
-    async def slip_in(tx: Connection, id: UUID, cascade: bool) -> None:
-        tries.append(cascade)
-        if len(tries) == 1:
-            await tx.execute(
-                "CREATE FUNCTION pg_temp.slip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-                "INSERT INTO event (id, conference_id, seq) VALUES (gen_random_uuid(), OLD.id, 9); RETURN OLD; END $$"
-            )
-            await tx.execute(
-                "CREATE TRIGGER slip BEFORE DELETE ON conference FOR EACH ROW EXECUTE FUNCTION pg_temp.slip()"
-            )
-
-    await served.start(replace(CONFERENCE, before_delete=slip_in), EVENT)
-    conference = await served.made("/conference", acronym="SWAT")
-    await served.made("/event", conference_id=conference["id"], seq=1)
-    response = await served.http.delete(f"/conference/{conference['id']}?cascade=true")
-    assert (response.status_code, tries) == (204, [True, True])
+async def test_a_cascade_overtaken_by_a_new_dependent_takes_it_along(both: Served) -> None:
+    """Between the cascade's look and its delete another event appears; the foreign key notices."""
+    slip_in = "INSERT INTO event (id, conference_id, seq) VALUES (gen_random_uuid(), OLD.id, 9);"
+    await both.at_each("BEFORE DELETE", f"IF try = 1 THEN {slip_in} END IF;")
+    conference = await both.made("/conference", acronym="SWAT")
+    await both.made("/event", conference_id=conference["id"], seq=1)
+    response = await both.http.delete(f"/conference/{conference['id']}?cascade=true")
+    assert (response.status_code, await both.tries()) == (204, 2)
 
 
-# --- hooks --------------------------------------------------------------------------------------------------
+# --- who asked ----------------------------------------------------------------------------------------------
 
 
-class Told:
-    """A `changed` hook that writes each change to the outbox, in its transaction, and may then do something."""
-
-    def __init__(self, then: Callable[[Connection, Change], Awaitable[object]] | None = None) -> None:
-        self.changes: list[Change] = []
-        self._then = then
-
-    async def __call__(self, tx: Connection, change: Change) -> None:
-        self.changes.append(change)
-        await tx.execute("INSERT INTO outbox (line) VALUES ($1)", f"{change.kind} {change.id}")
-        if self._then is not None:
-            await self._then(tx, change)
-
-
-async def test_each_change_is_told_once_with_the_rows_before_and_after(served: Served) -> None:
-    told = Told()
-    await served.start(replace(CONFERENCE, changed=told))
-    made = await served.made("/conference", acronym="SWAT")
-    path = f"/conference/{made['id']}"
-    await served.http.patch(path, json={"acronym": "SWAP"})
-    await served.http.patch(path, json={"acronym": "SWAP"})
-    await served.http.patch(path, json={"acronym": "X"}, headers={"If-Match": '"1"'})
-    await served.http.delete(path)
-    await served.http.delete(path)
-    seen = [(c.kind, c.old and c.old["acronym"], c.new and c.new["acronym"]) for c in told.changes]
-    assert seen == [("created", None, "SWAT"), ("updated", "SWAT", "SWAP"), ("deleted", "SWAP", None)]
-    assert {change.id for change in told.changes} == {UUID(made["id"])}
-    assert {change.actor for change in told.changes} == {None}
-    assert told.changes[0].new is not None
-    assert told.changes[0].new["secret"] == "not for the view"
-    assert await served.count("outbox") == 3
-
-
-async def test_a_change_tells_who_asked(served: Served) -> None:
-    told = Told()
-    conference = replace(CONFERENCE, changed=told)
+async def test_a_write_tells_the_database_who_asked(served: Served) -> None:
     database = Database(served.url, "test")
-    [create, *_] = conference.routes(database)
+    [create, *_] = CONFERENCE.routes(database)
 
     async def as_alan(request: Any) -> Any:
         here = context.current()
@@ -672,77 +630,46 @@ async def test_a_change_tells_who_asked(served: Served) -> None:
         with context.use(here.with_actor("alan")):
             return await create.handler(request)
 
+    await served.at_each("AFTER INSERT", "INSERT INTO asked VALUES (current_setting('tally.actor', true));")
     service = Service(
         name="test", settings=Settings(), signals=Signals("test"), routes=[replace(create, handler=as_alan)]
     )
     async with running(service) as addresses, httpx.AsyncClient(base_url=addresses.url, verify=False) as http:
         assert (await http.post("/conference", json={"acronym": "SWAT"})).status_code == 201
     await database.close()
-    assert [change.actor for change in told.changes] == ["alan"]
-
-
-async def test_a_hook_that_refuses_leaves_nothing(served: Served) -> None:
-    async def refuse(tx: Connection, change: Change) -> None:
-        raise Problem("too-late", "The hook says no.")
-
-    await served.start(replace(CONFERENCE, changed=Told(refuse)))
-    response = await served.http.post("/conference", json={"acronym": "SWAT"}, headers={"Idempotency-Key": "k"})
-    assert problem_of(response) == (503, "too-late", None)
-    assert [await served.count(table) for table in ("conference", "outbox", "idempotency")] == [0, 0, 0]
+    assert await served.sql("SELECT array_agg(actor) FROM asked") == ["alan"]
 
 
 # --- contention and faults ----------------------------------------------------------------------------------
 
 
-def fails(times: int, sqlstate: str) -> Told:
-    """A hook in which PostgreSQL raises `sqlstate` the first `times`."""
-    left = iter(range(times))
-
-    async def fail(tx: Connection, change: Change) -> None:
-        if next(left, None) is not None:
-            await tx.execute(f"DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '{sqlstate}'; END $$")
-
-    return Told(fail)
-
-
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01"])
 @pytest.mark.parametrize(("failures", "status"), [(1, 201), (2, 201), (3, 409)])
 async def test_a_write_that_lost_is_done_again_up_to_three_times(
-    served: Served, sqlstate: str, failures: int, status: int
+    both: Served, sqlstate: str, failures: int, status: int
 ) -> None:
-    told = fails(failures, sqlstate)
-    await served.start(replace(CONFERENCE, changed=told))
-    response = await served.http.post("/conference", json={"acronym": "SWAT"}, headers={"Idempotency-Key": "k"})
+    lose = f"RAISE EXCEPTION 'lost' USING ERRCODE = '{sqlstate}';"
+    await both.at_each("AFTER INSERT", f"IF try <= {failures} THEN {lose} END IF;")
+    response = await both.http.post("/conference", json={"acronym": "SWAT"}, headers={"Idempotency-Key": "k"})
     assert response.status_code == status
-    assert len(told.changes) == min(failures + 1, 3)
+    assert await both.tries() == min(failures + 1, 3)
     stored = 1 if status == 201 else 0
-    tables = ("conference", "outbox", "idempotency")
-    assert [await served.count(table) for table in tables] == [stored] * 3
+    assert [await both.count(table) for table in ("conference", "idempotency")] == [stored] * 2
     if not stored:
         assert problem_of(response) == (409, "contended", None)
         assert response.json()["retryable"] is True
 
 
-async def test_two_deletes_in_opposite_order_both_end(served: Served) -> None:
+async def test_two_deletes_in_opposite_order_both_end(both: Served) -> None:
     """A real deadlock: each has deleted its own, then wants the other's."""
-    ids: list[UUID] = []
-    arrived = asyncio.Barrier(2)
-    tries = 0
-
-    async def cross(tx: Connection, change: Change) -> None:
-        nonlocal tries
-        tries += 1
-        if change.kind == "deleted" and tries <= 2:
-            await arrived.wait()
-            await tx.execute("UPDATE conference SET name = 'x' WHERE id <> $1", change.id)
-
-    await served.start(replace(CONFERENCE, changed=Told(cross)))
-    ids = [UUID((await served.made("/conference", acronym=name))["id"]) for name in ("A", "B")]
-    tries = 0
-    responses = await asyncio.gather(*(served.http.delete(f"/conference/{id}") for id in ids))
+    ids = [UUID((await both.made("/conference", acronym=name))["id"]) for name in ("A", "B")]
+    arrived = "EXIT WHEN (SELECT last_value FROM tries) >= 2; PERFORM pg_sleep(0.01);"
+    cross = "UPDATE conference SET name = 'x' WHERE id <> OLD.id;"
+    await both.at_each("AFTER DELETE", f"IF try <= 2 THEN LOOP {arrived} END LOOP; {cross} END IF;")
+    responses = await asyncio.gather(*(both.http.delete(f"/conference/{id}") for id in ids))
     assert [response.status_code for response in responses] == [204, 204]
-    assert tries == 3
-    assert await served.count("conference") == 0
+    assert await both.tries() == 3
+    assert await both.count("conference") == 0
 
 
 async def test_without_a_database_every_request_is_refused_with_a_time_to_come_back(served: Served) -> None:
@@ -760,14 +687,11 @@ async def test_without_a_database_every_request_is_refused_with_a_time_to_come_b
         assert response.headers["retry-after"] == "1"
 
 
-async def test_a_connection_that_breaks_before_the_commit_means_refused(served: Served) -> None:
-    async def hang_up(tx: Connection, change: Change) -> None:
-        await tx.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-
-    await served.start(replace(CONFERENCE, changed=Told(hang_up)))
-    response = await served.http.post("/conference", json={"acronym": "SWAT"})
+async def test_a_connection_that_breaks_before_the_commit_means_refused(both: Served) -> None:
+    await both.at_each("AFTER INSERT", "PERFORM pg_terminate_backend(pg_backend_pid());")
+    response = await both.http.post("/conference", json={"acronym": "SWAT"})
     assert problem_of(response) == (503, "service-unavailable", None)
-    assert await served.count("conference") == 0
+    assert await both.count("conference") == 0
 
 
 async def test_a_declaration_that_lacks_a_query_fails_at_the_start(served: Served) -> None:
@@ -783,14 +707,12 @@ def post(served: Served, key: str, path: str = "/conference", **body: Any) -> Aw
     return served.http.post(path, json=body or {"acronym": "SWAT"}, headers={"Idempotency-Key": key})
 
 
-async def test_a_request_sent_again_answers_with_what_it_made(served: Served) -> None:
-    told = Told()
-    await served.start(replace(CONFERENCE, changed=told))
-    first, again = await post(served, "k"), await post(served, "k")
+async def test_a_request_sent_again_answers_with_what_it_made(both: Served) -> None:
+    first, again = await post(both, "k"), await post(both, "k")
     assert (first.status_code, again.status_code) == (201, 201)
     assert again.json() == first.json()
     assert again.headers["location"] == first.headers["location"]
-    assert len(told.changes) == await served.count("conference") == 1
+    assert await both.count("conference") == 1
 
 
 async def test_the_same_body_in_another_spelling_is_the_same_request(both: Served) -> None:
@@ -849,37 +771,40 @@ async def test_the_answer_is_what_the_entity_is_now(both: Served) -> None:
     assert again.headers["etag"] == '"2"'
 
 
-class Held:
-    """A `changed` hook that stops the first request in its transaction until it is let go."""
+@contextlib.asynccontextmanager
+async def held(served: Served, then: str = "") -> AsyncIterator[None]:
+    """The first request waits in its transaction, before its commit, until the block is left; `then` is PL/pgSQL."""
+    wait = "LOOP EXIT WHEN pg_try_advisory_xact_lock(1); PERFORM pg_sleep(0.01); END LOOP;"
+    await served.at_each("AFTER INSERT", f"IF try = 1 THEN {wait} {then} END IF;")
+    connection = await asyncpg.connect(served.url)
+    await connection.execute("SELECT pg_advisory_lock(1)")
+    try:
+        yield
+    finally:
+        await connection.close()
 
-    def __init__(self, fail: bool = False) -> None:
-        self.reached = asyncio.Event()
-        self.go = asyncio.Event()
-        self._fail = fail
 
-    async def __call__(self, tx: Connection, change: Change) -> None:
-        if self.reached.is_set():
-            return
-        self.reached.set()
-        await self.go.wait()
-        if self._fail:
-            raise Problem("too-late", "The first one fails.")
+async def begun(served: Served) -> asyncio.Future[httpx.Response]:
+    """A request that `held` holds by now."""
+    first = asyncio.ensure_future(post(served, "k"))
+    async with asyncio.timeout(10):
+        while not await served.tries():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return first
 
 
 @pytest.mark.parametrize("fails_first", [False, True])
-async def test_two_at_once_with_one_key_make_one_entity(served: Served, fails_first: bool) -> None:
-    held = Held(fails_first)
-    await served.start(replace(CONFERENCE, changed=held))
-    first = asyncio.ensure_future(post(served, "k"))
-    await held.reached.wait()
-    second = asyncio.ensure_future(post(served, "k"))
-    await served.somebody_waits()
-    assert not second.done()
-    held.go.set()
+async def test_two_at_once_with_one_key_make_one_entity(both: Served, fails_first: bool) -> None:
+    fail = "RAISE EXCEPTION 'bad value' USING ERRCODE = 'data_exception';"
+    async with held(both, fail if fails_first else ""):
+        first = await begun(both)
+        second = asyncio.ensure_future(post(both, "k"))
+        await both.somebody_waits()
+        assert not second.done()
     responses = [await first, await second]
-    assert [response.status_code for response in responses] == [503 if fails_first else 201, 201]
+    assert [response.status_code for response in responses] == [400 if fails_first else 201, 201]
     assert fails_first or responses[0].json() == responses[1].json()
-    assert await served.count("conference") == 1
+    assert await both.count("conference") == 1
 
 
 async def test_many_at_once_with_one_key_make_one_entity(both: Served) -> None:
@@ -889,15 +814,13 @@ async def test_many_at_once_with_one_key_make_one_entity(both: Served) -> None:
 
 
 async def test_a_wait_for_a_request_in_flight_is_bounded(served: Served) -> None:
-    held = Held()
-    # The held transaction is idle meanwhile; PostgreSQL ends it after the statement timeout, the wait after half of it.
-    await served.start(replace(CONFERENCE, changed=held), statement_timeout_s=4.0)
-    first = asyncio.ensure_future(post(served, "k"))
-    await held.reached.wait()
-    response = await post(served, "k")
+    # PostgreSQL ends the held statement after the statement timeout, the wait for it after half of that.
+    await served.start(CONFERENCE, statement_timeout_s=4.0)
+    async with held(served):
+        first = await begun(served)
+        response = await post(served, "k")
     assert problem_of(response) == (409, "idempotency-in-flight", None)
     assert (response.headers["retry-after"], response.json()["retryable"]) == ("1", True)
-    held.go.set()
     await first
 
 
