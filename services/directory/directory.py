@@ -64,6 +64,15 @@ class DirectorySettings(StreamSettings, frozen=True, kw_only=True):
     pool_wait_s: Annotated[
         float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
     ] = 0.5
+    request_deadline_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=60,
+            description="Seconds until a request is answered, if its caller gave no deadline; more than the settlement "
+            "lag, so that one can wait for one's own write.",
+        ),
+    ] = 6.0
     clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
 
 
