@@ -29,7 +29,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from tally.chassis.database import Connection, Database, substituted
+from tally.chassis.database import Connection, Database, DatabaseFault, substituted
 
 # Spells "tally" in a 64-bit key of `pg_advisory_lock`; the same for every service, each of which has its own database.
 LOCK_KEY: Final = 0x74616C6C79
@@ -225,9 +225,12 @@ class Schema:
         self._complete = False
 
     async def wait(self, pause_s: float = 0.5) -> None:
-        """Returns once nothing is pending. Somebody else migrates: an init container, or `make run`."""
+        """Returns once nothing is pending. Somebody else migrates: an init container, or `make run`.
+
+        A database that goes away meanwhile is waited for, too.
+        """
         told: list[str] = []
-        while missing := await self._missing():
+        while missing := await self._missing_or_away():
             if missing != told:
                 told = missing
                 _log.warning("waiting for migrations", pending=missing)
@@ -237,6 +240,12 @@ class Schema:
         """Raises while migrations are pending. A schema does not go back, so the answer yes is kept."""
         if missing := await self._missing():
             raise MigrationError(f"pending: {', '.join(missing)}")
+
+    async def _missing_or_away(self) -> list[str]:
+        try:
+            return await self._missing()
+        except DatabaseFault as fault:
+            return [f"not known: {fault.reason}"]
 
     async def _missing(self) -> list[str]:
         if self._complete:

@@ -171,3 +171,15 @@ async def test_a_service_waits_until_somebody_has_migrated(dsn: Callable[[], str
     assert [event["event"] for event in events].count("waiting for migrations") <= 2
     await schema.check()
     await database.close()
+
+
+async def test_a_database_that_goes_away_while_its_schema_is_awaited_is_waited_for() -> None:
+    """As in a pod on a busy node, whose database answered a moment ago."""
+    sources = [Source("author", [ONE])]
+    schema = Schema(Database("postgresql://tally@127.0.0.1:9/own", "author"), sources)
+    with logs.capture() as events:
+        waiting = asyncio.create_task(schema.wait(pause_s=0.01))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+    waiting.cancel()
+    assert [event["event"] for event in events].count("waiting for migrations") == 1
