@@ -480,7 +480,7 @@ const pair = () => `event/${made.event}/attendance/${made.author}`;
 /** What a step asks for. `at` is an owner's name, or "gateway"; its path is filled in when its turn has come. */
 const WALK = [
   {
-    title: "An author", expect: 201, at: "author", collection: "author", body: () => ({ full_name: "Alan Turing" }), keep: "author",
+    title: "An author", expect: 201, at: "author", collection: "author", body: () => ({ full_name: "Alan Turing", email: "alan@example.org" }), keep: "author",
     why: "The author service owns authors, in a database of its own.",
   },
   {
@@ -493,7 +493,7 @@ const WALK = [
   },
   {
     title: "The author attends the event", expect: 201, method: "POST", path: pair,
-    why: "One parallel round trip: the gateway records one half of the attendance at each service. It exists if, and only if, both halves are live.",
+    why: "One parallel round trip: the gateway records one half of the attendance at each service. It exists if, and only if, both halves are live. Stay here for a few seconds, and a mail confirms it.",
   },
   {
     title: "Who attends the event?", expect: 200, method: "GET", path: () => `event/${made.event}/attendance`,
