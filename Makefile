@@ -11,7 +11,7 @@ export TALLY_PYTHON CLUSTER NAMESPACE IMAGE KIND_IMAGE POSTGRES_IMAGE NATS_IMAGE
 export BASE_IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate model chaos-local bench lint alerts golden lock clean reset-data run-env test-env \
+.PHONY: help run demo test simulate model chaos-local bench lint alerts trace golden lock clean reset-data run-env test-env \
         chart-docs wheels image kind-up kind-down e2e
 
 help:  ## Print this help
@@ -44,6 +44,9 @@ lint: test-env  ## Check style, types and who imports whom
 alerts: test-env  ## Run the alerts' own tests with promtool, or say that it is missing
 	@command -v promtool >/dev/null || { echo "promtool is missing; it comes with Prometheus (Debian: apt-get install prometheus)"; exit 1; }
 	@promtool check rules observability/alerts/*.yaml && cd observability/alerts/tests && promtool test rules *.yaml
+
+trace: test-env  ## Record the trace of docs/traces.md anew; `make golden` then draws it
+	@exec $(BIN)/python -m tests.observability.trace
 
 golden: test-env  ## Write the golden files anew, for review as a diff
 	@exec $(BIN)/python -m pytest tests/golden --golden

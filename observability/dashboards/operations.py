@@ -5,8 +5,6 @@ from __future__ import annotations
 from observability.dashboards.panels import Dashboard, Panel, Query, Row, of, rate
 from tally.chassis.signals import Signals
 
-_OLDEST = of(Signals.operation_oldest_seconds, state="!~confirmed|rejected|abandoned")
-
 DASHBOARD = Dashboard(
     "operations",
     "Tally / Operations",
@@ -17,7 +15,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Operations by state",
-                    "How many are in each state.",
+                    "How many are in each state that is not an end.",
                     "short",
                     (Query(f"max by (job, state) ({of(Signals.operations)})", "{{state}}"),),
                     width=12,
@@ -25,9 +23,9 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Oldest by state",
-                    "The age of the oldest operation in each state that is not an end.",
+                    "The age of the oldest operation in each state.",
                     "s",
-                    (Query(f"max by (job, state) ({_OLDEST})", "{{state}}"),),
+                    (Query(f"max by (job, state) ({of(Signals.operation_oldest_seconds)})", "{{state}}"),),
                     width=12,
                     runbooks=("TallyOperationsStuck",),
                     red_from=900,

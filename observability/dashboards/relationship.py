@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observability.dashboards.panels import Dashboard, Panel, Query, Row, of, quantiles, rate, share
+from observability.dashboards.panels import Dashboard, Panel, Query, Row, of, quantiles, rate
 from tally.chassis.signals import Signals
 
 _FANOUT = Signals.fanout_duration_seconds
@@ -70,16 +70,11 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Reads without one side",
-                    "The share of reads that showed what the other side knows, by who was missing.",
-                    "percentunit",
+                    "Reads per second that showed what the other side knows, by who was missing; and all reads.",
+                    "ops",
                     (
-                        Query(
-                            share(
-                                f"sum by (peer) ({rate(Signals.degraded_reads_total)})",
-                                f"sum by (peer) ({rate(Signals.fanout_calls_total, operation='read')})",
-                            ),
-                            "{{peer}}",
-                        ),
+                        Query(f"sum by (peer) ({rate(Signals.degraded_reads_total)})", "{{peer}} missing"),
+                        Query(f"sum by (operation) ({rate(_FANOUT, suffix='_count', operation='read')})", "all"),
                     ),
                 ),
             ),

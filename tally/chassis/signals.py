@@ -170,7 +170,6 @@ SPANS: Final[Mapping[str, SpanKind]] = {
     "request": SpanKind("One request to this service, until its answer has been handed over.", "server"),
     "fan_out": SpanKind("One question put to several participants at once, until all answered or time is up."),
     "call": SpanKind("One attempt of one HTTP call to a peer.", "client"),
-    "batch": SpanKind("One call that carries the items of several requests; linked to each of them."),
     "compensation": SpanKind("Undoing the half of an operation that was refused on the other side."),
     "settle": SpanKind("One round of the settler: both epochs closed, compared and repaired."),
     "relay": SpanKind("One event published from the outbox; linked to what wrote it.", "producer"),

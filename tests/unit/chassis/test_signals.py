@@ -259,7 +259,7 @@ def test_a_batch_begins_a_trace_of_its_own_linked_to_its_requests(
     traced: Signals, exporter: InMemorySpanExporter
 ) -> None:
     one, other = arrived("01"), arrived("00")
-    with context.use(one), traced.span("batch", links=[one, other], items=2):
+    with context.use(one), traced.span("consume", links=[one, other], items=2):
         batch = context.current()
     assert batch is not None
     assert batch.trace_id != TRACE
@@ -274,7 +274,7 @@ def test_a_batch_is_recorded_iff_one_of_its_requests_is(exporter: InMemorySpanEx
     def recorded(sampler: str, *links: context.Context) -> int:
         exporter.clear()
         signals = Signals("x", environ={"OTEL_TRACES_SAMPLER": sampler}, span_exporter=exporter)
-        with signals.span("batch", links=links):
+        with signals.span("consume", links=links):
             pass
         return len(exporter.get_finished_spans())
 
