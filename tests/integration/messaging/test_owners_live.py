@@ -1,27 +1,40 @@
-"""The owners as processes, with the stream between them: what one shows of the other while that one is stopped, and
-what an operator does with a message that neither can read.
+"""The owners as processes, with the stream between them: what one shows of the other while that one is stopped, what
+the settler tells of a half that it voids, and what an operator does about messages that can't be read and events that
+wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import datetime
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TypeAlias
 from uuid import UUID
 
+import asyncpg
 import nats
 import pytest
 from click.testing import CliRunner
 
+from services.attendance import ATTENDANCE
+from tally.chassis.clock import SystemClock
 from tally.cli import main
+from tally.halves.postgres import PostgresStore
 from tally.local.ask import ask
 from tally.local.operator import Operator
 from tally.local.services import SERVICES
 from tally.local.stack import LocalStack, free_ports
+from tally.protocol.messages import RecordItem
+from tally.protocol.operation import make
+from tally.protocol.participant import Answer
+from tally.protocol.relationship import Side
 from tests.integration.statements.stage import Stage, until
 from tests.support.folders import scratch_folder
 
 PATIENCE_S = 20.0
+Typed: TypeAlias = Callable[..., str]
 
 
 PROGRAMS = tuple(program for program in SERVICES if program.name in ("nats", "author", "conference", "gateway"))
@@ -59,6 +72,13 @@ class Fair:
 @pytest.fixture
 def fair(stage: Stage) -> Fair:
     return Fair(stage)
+
+
+@pytest.fixture
+def typed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Typed:
+    operator = Operator(stage.stack.places, stage.stack.folder)
+    monkeypatch.setattr("tally.cli._operator", lambda: operator)
+    return _typed
 
 
 def test_while_conference_is_stopped_an_author_s_events_have_titles_and_an_age(stage: Stage, fair: Fair) -> None:
@@ -119,20 +139,96 @@ def test_with_both_there_nothing_is_a_copy(stage: Stage, fair: Fair) -> None:
     assert "as_of" not in answer.body["events"][0]
 
 
-def test_what_can_t_be_read_is_listed_retried_and_dropped_by_command(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_can_t_be_read_is_listed_retried_and_dropped_by_command(stage: Stage, typed: Typed) -> None:
     operator = Operator(stage.stack.places, stage.stack.folder)
-    monkeypatch.setattr("tally.cli._operator", lambda: operator)
     broker = stage.stack.places["nats"]
     asyncio.run(_published(f"nats://{broker.host}:{broker.port}", "tally.event.event.updated.nobody", b"nonsense"))
     until(lambda: bool(operator.parked("author")), "the message is parked", PATIENCE_S)
     [item] = operator.parked("author")
     number = str(item["sequence"])
-    assert f"author-shadow {number:>15}  not an event" in _typed("parked", "list", "author")
-    assert "applied 0; 1 still wait" in _typed("parked", "retry", "author", "author-shadow", number)
-    assert f"dropped {number}" in _typed("parked", "drop", "author", "author-shadow", number)
-    assert _typed("parked", "list", "author") == ""
+    assert f"author-shadow {number:>15}  not an event" in typed("parked", "list", "author")
+    assert "applied 0; 1 still wait" in typed("parked", "retry", "author", "author-shadow", number)
+    assert f"dropped {number}" in typed("parked", "drop", "author", "author-shadow", number)
+    assert typed("parked", "list", "author") == ""
+
+
+# --- what the settler voids ---------------------------------------------------------------------------------
+
+
+def test_a_lone_half_that_is_voided_is_told(stage: Stage) -> None:
+    operation = make(SystemClock().now_ms(), 1)
+    half = RecordItem(operation, UUID(stage.author()), UUID(stage.event()))
+    asyncio.run(_recorded_by_author_alone(stage.stack.dsn("author"), half))
+    told = f"SELECT version, data FROM outbox WHERE type = 'operation.voided' AND subject = '{operation}'"
+    until(lambda: bool(stage.stack.postgres.execute(told, "conference")), "it is told", PATIENCE_S)
+    [row] = stage.stack.postgres.execute(told, "conference")
+    _, data = row.split("|")
+    assert json.loads(data) == {"operation": str(operation), "side": "left"}
+    assert stage.live(str(half.right), str(half.left)) == {"author": [], "conference": []}
+
+
+async def _recorded_by_author_alone(dsn: str, half: RecordItem) -> None:
+    """As if the gateway had died before it told the conference service."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        store = PostgresStore(ATTENDANCE, Side.LEFT, connection)
+        verdicts = await store.record([half], SystemClock().now_ms())
+        assert [item.answer for item in verdicts.items] == [Answer.RECORDED]
+    finally:
+        await connection.close()
+
+
+# --- events that wait ---------------------------------------------------------------------------------------
+
+
+NONE_WAIT = "0 events wait (published from the outbox table)."
+
+
+def test_a_command_says_how_many_events_wait_for_the_broker(stage: Stage, typed: Typed) -> None:
+    until(lambda: NONE_WAIT in typed("outbox", "status", "author"), "all events are published", PATIENCE_S)
+    with stage.stopped("nats"):
+        before = datetime.now(UTC)
+        stage.author("Waiting Till It Is Back")
+        [count, since] = re.findall(
+            r"^(\d+) events wait, the oldest since (\S+) \(", typed("outbox", "status", "author")
+        )[0]
+    assert int(count) == 1
+    assert before <= datetime.fromisoformat(since) <= datetime.now(UTC)
+    until(lambda: NONE_WAIT in typed("outbox", "status", "author"), "the event is published", PATIENCE_S)
+
+
+def test_a_command_publishes_events_once_more(stage: Stage, typed: Typed) -> None:
+    published = "SELECT count(*), coalesce(min(published_at)::text, '') FROM outbox"
+    old = stage.author("Published Before")
+    until(lambda: NONE_WAIT in typed("outbox", "status", "author"), "all events are published", PATIENCE_S)
+    [row] = stage.stack.postgres.execute(published, "author")
+    count, first = row.split("|")
+    assert f"{count} events since " in typed("outbox", "republish", "author", "--since", "1h")
+    until(lambda: NONE_WAIT in typed("outbox", "status", "author"), "all are published again", PATIENCE_S)
+    [row] = stage.stack.postgres.execute(published, "author")
+    assert row.split("|")[0] == count
+    assert datetime.fromisoformat(row.split("|")[1]) > datetime.fromisoformat(first)
+    # Who has applied them already applies nothing.
+    kept = f"SELECT version FROM shadow_author WHERE id = '{UUID(old)}'"
+    until(lambda: stage.stack.postgres.execute(kept, "conference") == ["1"], "the copy is what it was", PATIENCE_S)
+
+
+def test_events_since_a_moment_to_come_are_none(typed: Typed) -> None:
+    assert "0 events since " in typed("outbox", "republish", "author", "--since", "2999-01-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("status", "nobody"), "There is no service nobody"),
+        (("republish", "author", "--since", "yesterday"), "yesterday is no time"),
+    ],
+)
+def test_a_command_that_can_t_be_meant_gets_a_sentence(typed: Typed, words: tuple[str, ...], sentence: str) -> None:
+    result = CliRunner().invoke(main, ("outbox", *words))
+    assert result.exit_code != 0
+    assert sentence in result.output
+    assert "Traceback" not in result.output
 
 
 async def _published(url: str, subject: str, body: bytes) -> None:
