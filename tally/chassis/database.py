@@ -27,7 +27,7 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
@@ -147,6 +147,8 @@ class Database:
         self._settling: set[asyncio.Task[None]] = set()
         self._closed = False
         self._trouble = ""
+        #: Sees each new connection before it is used: whoever answers at the address may have become somebody else.
+        self.admit: Callable[[Connection], Awaitable[None]] | None = None
         if signals is not None:
             self._report(signals)
 
@@ -424,6 +426,8 @@ class Database:
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode
                 )
+            if self.admit is not None:
+                await self.admit(connection)
         except BaseException:
             connection.terminate()
             raise

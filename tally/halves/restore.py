@@ -7,6 +7,7 @@ An agent of the owner of an entity and of a half. `look` before the public port 
 - the database does not live where it lived (`tally_home`): a dump, a recovery to a point in time, a failover;
 - its marks are behind its peer's, which they never are (`went_back`): an old copy of its volume;
 - the stream knows an event of ours that the database does not: the same, and it needs no peer;
+- its log is behind where this process saw it: the database was exchanged under a running service;
 - the operator says so: TALLY_RESTORED=on, or `tally restore begin`.
 
 If the peer or the stream can't be asked, the service serves by what is known, and asks again until it has an answer.
@@ -41,7 +42,7 @@ from starlette.responses import Response
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import Database, DatabaseFault, Record, load_queries
+from tally.chassis.database import Connection, Database, DatabaseFault, Record, load_queries
 from tally.chassis.http import Handler
 from tally.chassis.problems import Problem
 from tally.chassis.signals import Signals
@@ -171,6 +172,8 @@ class Restorer:
         self._compared_s = float("-inf")
         self._not_before_s = float("-inf")
         self._waits_for: str | None = None
+        #: How far the database's log was on disk when it was last looked at, in bytes.
+        self._flushed = 0
         signals.restoring().set_function(lambda: float(self.restoring))
 
     # -- what others ask
@@ -220,6 +223,9 @@ class Restorer:
     async def begin(self, reason: str) -> None:
         """From now on this database is an old copy of itself."""
         await self._database.execute(self._queries.begin, reason)
+        self._begun(reason)
+
+    def _begun(self, reason: str) -> None:
         self._catching_up = self._rejoining = True
         self._waits_for = None
         log.warning("this database was restored from a backup", reason=reason)
@@ -245,11 +251,27 @@ class Restorer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STREAM_S):
                     await self._hear_stream()
+        self._database.admit = self.admit
+
+    async def admit(self, connection: Connection) -> None:
+        """Each new connection while running: is it still the same database, and no older one?"""
+        row = await connection.fetchrow(self._queries.standing)
+        assert row is not None
+        if row["home"] != row["here"]:
+            reason = f"it lived at {row['home']} and lives at {row['here']}"
+        elif row["flushed"] < self._flushed:
+            reason = f"its log was written up to {self._flushed}, and now up to {row['flushed']}"
+        else:
+            return
+        self._flushed = row["flushed"]
+        await connection.execute(self._queries.begin, reason)
+        self._begun(reason)
 
     async def _standing(self) -> Record:
         row = await self._database.fetchrow(self._queries.standing)
         assert row is not None
         self._catching_up, self._rejoining = row["catching_up"], row["restoring"]
+        self._flushed = max(self._flushed, row["flushed"])
         return row
 
     async def _compare_marks(self, within_s: float) -> None:

@@ -1,6 +1,7 @@
 -- name: standing
 -- Where the database lived when it was last looked at, where it lives, and what it is in the middle of.
-SELECT i.home, tally_home() AS here, i.restoring AS catching_up, m.restoring, m.inc, m.peer_inc, m.closed, m.settled
+SELECT i.home, tally_home() AS here, i.restoring AS catching_up, m.restoring, m.inc, m.peer_inc, m.closed, m.settled,
+       pg_current_wal_flush_lsn() AS flushed
 FROM incarnation i, {{name}}_mark m;
 
 -- name: move_in

@@ -13,7 +13,7 @@ from tally.local.postgres import EmbeddedPostgres
 from tally.local.stack import LocalStack
 from tests.integration.restore import backups
 from tests.integration.restore.stacks import running, starting
-from tests.integration.statements.stage import SETTLE_TIMEOUT_S, Stage, until
+from tests.integration.statements.stage import RECOVERY_TIMEOUT_S, SETTLE_TIMEOUT_S, Stage, until
 from tests.support.folders import scratch_folder
 
 
@@ -71,6 +71,27 @@ def test_marks_that_are_behind_the_peer_s_and_events_that_nobody_told(
     assert stage.shown(event, before) == ([kept], [kept])
 
 
+def test_a_volume_that_is_exchanged_under_a_running_service(
+    own: LocalStack, volume: EmbeddedPostgres, folder: Path
+) -> None:
+    stage = Stage(own)
+    event = stage.event()
+    volume.stop()
+    backup = backups.copy_volume(volume, folder / "volume")
+    volume.start()
+    stage.recovered()
+    author = stage.author()
+    made = stage.created(event, author)
+    _settled(own, volume)
+    volume.stop()
+    backups.put_volume_back(volume, backup)
+    volume.start()
+    until(lambda: "log was written up to" in " ".join(_reasons(own)), "the restore", RECOVERY_TIMEOUT_S)
+    own.wait_ready("author")
+    stage.recovered()
+    assert stage.shown(event, author) == ([made], [made])
+
+
 def _settled(stack: LocalStack, volume: EmbeddedPostgres) -> None:
     """What was done until now is settled, and the author service has told of it."""
     now_ms = time.time_ns() // 1_000_000
@@ -91,6 +112,8 @@ def _back(stack: LocalStack, volume: EmbeddedPostgres, backup: Path) -> None:
 
 
 def _reasons(stack: LocalStack) -> list[str]:
-    status = Operator(stack.places, stack.folder).restore("author")
-    assert not status["restoring"]
+    """Why it was restored, the latest time first, once it is whole."""
+    operator = Operator(stack.places, stack.folder)
+    until(lambda: not operator.restore("author")["restoring"], "the restore has ended", RECOVERY_TIMEOUT_S)
+    status = operator.restore("author")
     return [str(item["reason"]) for item in status["items"]]
