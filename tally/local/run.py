@@ -163,6 +163,7 @@ def welcome(stack: LocalStack) -> str:
     lines = ["", "Tally is ready.", "", *rows, ""]
     if _is_tally(stack):
         walk = [f"  {line}" for line in lines_to_paste(stack.places).splitlines()]
+        lines += [f"To look at, and to click through: {stack.urls['gateway']}/ui", ""]
         lines += ["In another terminal, `make demo`, or by hand:", "", *walk, ""]
     return "\n".join([*lines, "Ctrl-C stops everything.", ""])
 

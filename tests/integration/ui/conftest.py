@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Literal
 
 import aiohttp
 import pytest
@@ -15,7 +16,8 @@ from tally.local.processes import free_port
 
 #: An address that refuses connections.
 NOBODY = "http://127.0.0.1:9"
-Started = Callable[[str], Awaitable[Addresses]]
+Mode = Literal["off", "read", "full"]
+Started = Callable[[Mode], Awaitable[Addresses]]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ async def started() -> AsyncIterator[Started]:
     """Starts a gateway whose setting `ui` is what is given."""
     async with AsyncExitStack() as stack:
 
-        async def start(mode: str) -> Addresses:
+        async def start(mode: Mode) -> Addresses:
             port = free_port(beside=1000)
             settings = Settings(
                 port=port, token_check="off", faults="on", ui=mode, author_url=NOBODY, conference_url=NOBODY,

@@ -86,13 +86,12 @@ async def test_nobody_looks_and_nothing_is_done() -> None:
 
 
 async def test_a_picture_that_fails_is_not_the_end() -> None:
-    answers = iter([ValueError("a fault of ours"), b"{}"])
+    failures = [ValueError("a fault of ours")]
 
     async def look() -> bytes:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if failures:
+            raise failures.pop()
+        return b"{}"
 
     feed = Feed(look, SystemClock())
     listener = feed.join()

@@ -143,7 +143,7 @@ function listen() {
 function connected() {
   cut = false;
   document.body.classList.remove("cut");
-  show(at("feed"), "live", shape("s-up"), " ", h("span", { class: "good" }, "live"));
+  show(at("feed"), "live", h("span", { class: "good" }, shape("s-up"), " live"));
   if (last) news("The feed is back.");
 }
 
@@ -152,7 +152,7 @@ function watch() {
   const silent = Date.now() - heardAt;
   if (silent < SILENT_MS) return;
   const age = last ? `; what you see is ${seconds(Math.round((Date.now() - Date.parse(last.at)) / 1000))} old` : "";
-  show(at("feed"), age || "cut", shape("s-down"), " ", h("span", { class: "bad" }, `cut: trying again${age}`));
+  show(at("feed"), age || "cut", h("span", { class: "bad" }, shape("s-down"), ` cut: trying again${age}`));
   if (!cut) news("The feed is cut. Trying again.");
   cut = true;
   document.body.classList.add("cut");
@@ -217,7 +217,7 @@ function drawServices(picture) {
         const circuit = picture.breakers.find((each) => each.peer === one.name && each.kind === kind);
         if (!circuit) return;
         const [icon, mood, name] = circuitOf(circuit.state);
-        const next = circuit.retry_after_s > 0 ? `tried in ${seconds(Math.ceil(circuit.retry_after_s))}` : "";
+        const next = circuit.state === "open" && circuit.retry_after_s > 0 ? `tried in ${seconds(Math.ceil(circuit.retry_after_s))}` : "";
         const kept = circuit.rejected ? `${circuit.rejected} not sent` : "";
         show(row.children[2 + index], name + next + kept,
           h("span", { class: mood }, shape(icon, "circuit"), ` ${name}`),
@@ -397,7 +397,7 @@ function drawSwitches(picture) {
 async function toggle(peer, kind, mode) {
   const wanted = mode === "auto" ? "forced_open" : "auto";
   const answer = await act(`ui/breakers/${peer}/${kind}`, { mode: wanted });
-  news(answer.ok ? `${kind}s at ${peer}: ${wanted === "auto" ? "free again" : "held open"}.` : answer.says);
+  news(answer.ok ? `The circuit for ${kind}s at ${peer} is ${wanted === "auto" ? "let go" : "held open"}.` : answer.says);
 }
 
 async function setFaults(faults) {
