@@ -194,9 +194,9 @@ class Creator:
         return told.verdict.answer is not Answer.STALE
 
     async def _told(self, attempt: _Attempt, side: Side, inc: UUID, deadline: Deadline) -> Told | Failed:
-        ticket = self._participants[side].kill.submit(wire.ProofItem(attempt.op, inc), deadline)
         reason = self._why(attempt, side.peer)
         with self._observer.span("compensation", operation_id=attempt.op, reason=reason) as span:
+            ticket = self._participants[side].kill.submit(wire.ProofItem(attempt.op, inc), deadline)
             told: Told | Failed = (await gather({side: ticket}, self._left_s(deadline)))[side]
             span.set(outcome=_said(told))
         # What was not even sent is tried again, up to fifty times a second: that is no compensation yet.
