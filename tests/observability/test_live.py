@@ -31,7 +31,7 @@ RULED = {f"rule: {rule.name} {number}": rule.expr for number, rule in enumerate(
 pytestmark = pytest.mark.timeout(240)
 
 
-def _missing(selector: Selector, series: Sequence[Series]) -> str | None:
+def missing(selector: Selector, series: Sequence[Series]) -> str | None:
     """What of a selector is not there; None if something matches it and has every label that is needed."""
     named = [one for one in series if one.name == selector.name]
     if not named:
@@ -53,7 +53,7 @@ def test_every_declared_signal_was_emitted(observed: Observed) -> None:
 @pytest.mark.parametrize("what", [*PANELS, *DRAWN, *RULED])
 def test_every_metric_and_label_of_a_query_is_there(what: str, observed: Observed) -> None:
     expr = (PANELS | DRAWN | RULED)[what]
-    found = [_missing(one, observed.after) for one in selectors(expr) if one.name not in RECORDED]
+    found = [missing(one, observed.after) for one in selectors(expr) if one.name not in RECORDED]
     assert [reason for reason in found if reason] == []
 
 
