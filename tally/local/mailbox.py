@@ -7,7 +7,8 @@ sender is told that it was accepted, so that a test may kill us at any moment an
 `KEPT_MAX` are kept.
 
     GET /           the page: the newest first, and one of them opened
-    GET /mail       {"items": [{"id", "message_id", "from", "to", "subject", "date", "operation"}…]}, newest first
+    GET /mail       {"items": [{"id", "message_id", "from", "to", "subject", "date", "operation"}…]}, newest first;
+                    with ?limit=N the newest N
     GET /mail/ID    the same with "text", "html" and "headers";  /html what the page frames,  /raw as it came
     GET /readyz     200
 
@@ -139,7 +140,9 @@ class Pages:
         return JSONResponse({"status": "ready"})
 
     async def _list(self, request: Request) -> Response:
-        return JSONResponse({"items": [row for row, _ in await asyncio.to_thread(self._rows)]})
+        most = request.query_params.get("limit", "")
+        rows = await asyncio.to_thread(self._rows, int(most) if most.isdecimal() else KEPT_MAX)
+        return JSONResponse({"items": [row for row, _ in rows]})
 
     async def _one(self, request: Request) -> Response:
         id = request.path_params["id"]
@@ -171,8 +174,8 @@ class Pages:
         )
         return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE, "Referrer-Policy": "no-referrer"})
 
-    def _rows(self) -> list[tuple[dict[str, Any], EmailMessage]]:
-        found = [(id, self._mails.get(id)) for id in self._mails.ids()]
+    def _rows(self, most: int = KEPT_MAX) -> list[tuple[dict[str, Any], EmailMessage]]:
+        found = [(id, self._mails.get(id)) for id in self._mails.ids()[:most]]
         return [(_row(id, mail), mail) for id, mail in found if mail is not None]
 
     def _there(self, id: str) -> EmailMessage:

@@ -104,7 +104,7 @@ class Visitor:
             async with self._session.request(
                 method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
-                content = await answer.content.read(_ANSWER_MAX_BYTES)
+                content = await _bounded(answer)
                 shown = {name.lower(): value for name, value in answer.headers.items()}
                 return Answered(answer.status, answer.reason or "", shown, content.decode(errors="replace"))
         except TimeoutError as error:
@@ -112,6 +112,16 @@ class Visitor:
         except (aiohttp.ClientError, OSError) as error:
             refused = isinstance(error, aiohttp.ClientConnectorError)
             raise Unreached("it refuses connections" if refused else "it cut the connection") from error
+
+
+async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, up to what we are ready to hold."""
+    content = b""
+    async for part in answer.content.iter_any():
+        content += part
+        if len(content) > _ANSWER_MAX_BYTES:
+            break
+    return content[:_ANSWER_MAX_BYTES]
 
 
 class Lookout:

@@ -108,7 +108,7 @@ class Snapshots:
         self._clock = clock
         stuck = f"/operation?older_than={STUCK_AFTER}&limit={_SHOWN_MAX}"
         self._operations = Remembered(lambda: self._list(directory_url, stuck, self._operation), _OPERATIONS_S)
-        self._mails = Remembered(lambda: self._list(mail_url, "/mail", _mail), _MAILS_S)
+        self._mails = Remembered(lambda: self._list(mail_url, f"/mail?limit={_SHOWN_MAX}", _mail), _MAILS_S)
 
     async def take(self) -> bytes:
         """One snapshot, as JSON."""

@@ -127,3 +127,10 @@ def test_a_subject_is_shown_and_not_obeyed(mails: Mails, browser: Browser) -> No
 def test_without_mails_the_page_says_so(browser: Browser) -> None:
     assert "No mail yet." in browser.get("/").text
     assert browser.get("/readyz").status_code == 200
+
+
+def test_the_newest_can_be_asked_for_alone(mails: Mails, browser: Browser) -> None:
+    for subject in ("first", "second", "third"):
+        mails.keep(mail(subject))
+    assert [one["subject"] for one in browser.get("/mail?limit=2").json()["items"]] == ["third", "second"]
+    assert len(browser.get("/mail?limit=nonsense").json()["items"]) == 3

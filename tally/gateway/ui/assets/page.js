@@ -171,7 +171,8 @@ document.addEventListener("visibilitychange", () => {
       source?.close();
       source = null;
     }, HIDDEN_MS);
-  } else if (source === null) {
+  } else if (source === null && about !== null) {
+    heardAt = Date.now();
     listen();
   }
 });
@@ -229,45 +230,58 @@ function drawServices(picture) {
 
 // --- creates and the settlement ------------------------------------------------------------------------------
 
+const GAP_MS = 5000; // over a longer pause no line is drawn
 const history = [];
 const epochs = [];
 
-function line(points, width, height, top) {
-  return points.map((y, x) => `${x ? "L" : "M"}${(KEPT - points.length + x).toFixed(0)} ${(height - 1 - (y / top) * (height - 2)).toFixed(2)}`).join("");
+/** Keep what is young enough. */
+function keep(list, one) {
+  list.push(one);
+  while (one.at - list[0].at > KEPT * 1000) list.shift();
 }
 
-function chart(node, height, lines) {
-  const most = Math.max(0, ...lines.flatMap((one) => one.points));
+/** A path through points of [time, value], the last of which is at the right end. */
+function line(points, height, top) {
+  const end = points.at(-1)?.[0] ?? 0;
+  const x = (at) => (KEPT - (end - at) / 1000).toFixed(1);
+  const y = (value) => (height - 1 - (value / top) * (height - 2)).toFixed(2);
+  return points.map(([at, value], index) => `${index && at - points[index - 1][0] < GAP_MS ? "L" : "M"}${x(at)} ${y(value)}`).join("");
+}
+
+/** Lines on one scale; returns the greatest value. The first line has an area under it. */
+function chart(node, lines) {
+  const height = 60;
+  const most = Math.max(0, ...lines.flatMap(({ points }) => points.map(([, value]) => value)));
   const top = Math.max(1, most) * 1.05;
-  const drawn = lines.flatMap(({ name, points, area }) => {
-    const path = line(points, KEPT, height, top);
-    const under = area && points.length ? [svg("path", { class: `a-${name}`, d: `${path}L${KEPT - 1} ${height}L${KEPT - points.length} ${height}Z` })] : [];
-    return [...under, svg("path", { class: `l-${name}`, d: path })];
+  const drawn = lines.map(({ name, points }) => svg("path", { class: `l-${name}`, d: line(points, height, top) }));
+  // (Each part of the line comes down to the ground at both of its ends.)
+  const parts = (drawn[0].getAttribute("d").match(/M[^M]+/g) ?? []).map((part) => {
+    const ends = [...part.matchAll(/[ML]([\d.]+) /g)].map((match) => match[1]);
+    return `${part}L${ends.at(-1)} ${height}L${ends[0]} ${height}Z`;
   });
-  node.replaceChildren(svg("svg", { viewBox: `0 0 ${KEPT} ${height}`, preserveAspectRatio: "none" }, ...drawn));
+  const under = svg("path", { class: "area", d: parts.join("") });
+  node.replaceChildren(svg("svg", { viewBox: `0 0 ${KEPT} ${height}`, preserveAspectRatio: "none" }, under, ...drawn));
   return most;
 }
 
 function drawCreates(picture) {
   const now = { at: Date.parse(picture.at), ...picture.creates };
-  const before = history.at(-1);
   // The process began anew: what it counted is gone.
-  if (before && Object.keys(before.outcomes).some((name) => (now.outcomes[name] ?? 0) < before.outcomes[name])) history.length = 0;
-  history.push(now);
-  if (history.length > KEPT + 1) history.shift();
+  if (history.length && total(now) < total(history.at(-1))) history.length = 0;
+  keep(history, now);
   const rates = (name) =>
     history.slice(1).map((one, index) => {
       const past = history[index];
-      return ((one.outcomes[name] ?? 0) - (past.outcomes[name] ?? 0)) / Math.max(0.5, (one.at - past.at) / 1000);
+      return [one.at, ((one.outcomes[name] ?? 0) - (past.outcomes[name] ?? 0)) / Math.max(0.5, (one.at - past.at) / 1000)];
     });
-  const lines = ["done", "refused", "unknown"].map((name) => ({ name, points: rates(name), area: name === "done" }));
-  const most = chart(at("creates-chart"), 60, lines.filter((one) => one.name === "done" || one.points.some((y) => y > 0)));
+  const lines = ["done", "refused", "unknown"].map((name) => ({ name, points: rates(name) }));
+  const most = chart(at("creates-chart"), lines.filter(({ name, points }) => name === "done" || points.some(([, value]) => value > 0)));
   say(at("creates-most"), most ? `at most ${rate(most)}` : "");
   for (const { name, points } of lines) {
     const recent = points.slice(-5);
-    say(at(`n-${name}`), recent.length ? rate(recent.reduce((sum, y) => sum + y, 0) / recent.length) : "–");
+    say(at(`n-${name}`), recent.length ? rate(recent.reduce((sum, [, value]) => sum + value, 0) / recent.length) : "–");
   }
-  const then = history[Math.max(0, history.length - 61)];
+  const then = history.find((one) => now.at - one.at <= 60000);
   say(at("n-p50"), quantile(then.buckets, now.buckets, 0.5, total(now) - total(then)));
   say(at("n-p95"), quantile(then.buckets, now.buckets, 0.95, total(now) - total(then)));
 }
@@ -292,9 +306,8 @@ function drawEpoch(picture) {
   const behind = age != null && age > BEHIND_S;
   const word = age == null ? "not known" : seconds(age);
   show(at("epoch"), word + behind, behind ? h("span", { class: "warn" }, shape("s-trouble"), ` ${word}, behind`) : word);
-  epochs.push(age ?? 0);
-  if (epochs.length > KEPT) epochs.shift();
-  const most = chart(at("epoch-chart"), 60, [{ name: "epoch", points: epochs, area: true }]);
+  keep(epochs, { at: Date.parse(picture.at), age: age ?? 0 });
+  const most = chart(at("epoch-chart"), [{ name: "epoch", points: epochs.map((one) => [one.at, one.age]) }]);
   say(at("epoch-most"), most ? `at most ${seconds(most)}` : "");
 }
 
@@ -602,10 +615,10 @@ function drawWalk() {
 
 function drawOutage() {
   const views = [
-    stepView(1, "Stop the conference service", "Its process is paused: connections are accepted, and nobody answers. In a terminal:"),
+    stepView(1, "Stop the conference service", "In a terminal:"),
     stepView(2, "Attend, and wait for the answer", "A service that hangs may have done it or not: 504, and an address that will tell. One that is gone, or whose circuit is open after a few of these, is not even asked: 503 at once, and nothing is recorded at the other side either, now or later."),
     stepView(3, "Attend, and don't wait", "The request is in the event stream before it is answered, so that any gateway can carry it out. Its address tells how it stands."),
-    stepView(4, "Bring the service back", "The next attempt finds it, and the operation is confirmed. In a terminal:"),
+    stepView(4, "Bring the service back", "The next attempt finds it, the operation is confirmed, and a mail says so. In a terminal:"),
   ];
   const again = (view, method, options, expected) => async () => {
     say(view.asks, curl(method, gateway(pair()), options));
@@ -615,7 +628,7 @@ function drawOutage() {
     news(`${answer.status || "No answer"}: ${answer.json?.detail ?? answer.json?.state ?? ""}`);
     return answer;
   };
-  command(views[0], "pkill -STOP -f services.conference", "Or hold its circuit open", () => act("ui/breakers/conference/write", { mode: "forced_open" }));
+  command(views[0], "tally stop conference", "Or hold its circuit open", () => act("ui/breakers/conference/write", { mode: "forced_open" }));
   button(views[1], "Attend", again(views[1], "POST", {}, (answer) => (answer.status === 504 ? 504 : 503)));
   const tracked = h("p", { class: "track" });
   const later = again(views[2], "POST", { headers: { Prefer: "respond-async" } }, () => 202);
@@ -624,7 +637,7 @@ function drawOutage() {
     if (answer.status === 202) await track(answer.json.id, tracked, views[2]);
   });
   views[2].inside.append(tracked);
-  command(views[3], "pkill -CONT -f services.conference", "Or let its circuit go", () => act("ui/breakers/conference/write", { mode: "auto" }));
+  command(views[3], "tally start conference", "Or let its circuit go", () => act("ui/breakers/conference/write", { mode: "auto" }));
   at("outage-steps").replaceChildren(...views.map((view) => view.item));
 }
 
