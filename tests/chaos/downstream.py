@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from tests.chaos.history import Copied, Mailed, Recorder, now_ns
 
 CATCH_UP_S = 60.0
 POLL_S = 0.5
+LOOK_S = 5.0
 
 Seen = TypeVar("Seen")
 
@@ -73,11 +75,33 @@ COPIES = (
 )
 
 
-async def followed(recorder: Recorder, dsns: Mapping[str, str], mailbox_url: str) -> None:
+class Inbox:
+    """The mail inbox at `url`. It keeps so many mails and no more: who expects more looks while they come."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._seen: set[tuple[str, str]] = set()
+
+    async def look(self) -> set[tuple[str, str]]:
+        """(operation, Message-ID) of the mails that confirm, with those of every look before."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self._url}/mail") as answer:
+            items = (await answer.json())["items"]
+        self._seen |= {(item["operation"], item["message_id"]) for item in items if ".confirmed@" in item["message_id"]}
+        return self._seen
+
+    async def keep_looking(self) -> None:
+        """For ever; the inbox may be away now and then."""
+        while True:
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                await self.look()
+            await asyncio.sleep(LOOK_S)
+
+
+async def followed(recorder: Recorder, dsns: Mapping[str, str], inbox: Inbox) -> None:
     """Record how the copies compare with their owners, and which mails came."""
     for copy in COPIES:
         recorder.write(await _copied(copy, dsns))
-    recorder.write(await _mailed(dsns, mailbox_url))
+    recorder.write(await _mailed(dsns, inbox))
 
 
 async def _copied(copy: Copy, dsns: Mapping[str, str]) -> Copied:
@@ -96,7 +120,7 @@ async def _rows(dsn: str, query: str) -> set[str]:
         await connection.close()
 
 
-async def _mailed(dsns: Mapping[str, str], url: str) -> Mailed:
+async def _mailed(dsns: Mapping[str, str], inbox: Inbox) -> Mailed:
     """Which operations the outbox confirmed of authors who are still there, and the ids of the mails that say so."""
 
     async def look() -> Mailed:
@@ -106,10 +130,7 @@ async def _mailed(dsns: Mapping[str, str], url: str) -> Mailed:
             "SELECT subject, data->>'author' FROM outbox WHERE type = 'attendance.confirmed'",
         )
         confirmed = sorted(row.split()[0] for row in told if row.split()[1] in there)
-        async with aiohttp.ClientSession() as session, session.get(f"{url}/mail") as answer:
-            items = (await answer.json())["items"]
-        mails = {(item["operation"], item["message_id"]) for item in items if ".confirmed@" in item["message_id"]}
-        return Mailed(now_ns(), confirmed, sorted(mails))
+        return Mailed(now_ns(), confirmed, sorted(await inbox.look()))
 
     return await _until(look, lambda mailed: set(mailed.confirmed) <= {operation for operation, _ in mailed.mails})
 

@@ -12,12 +12,13 @@ from tests.chaos.verdict import EXAMPLES_MAX, Verdict
 
 def report(history: History, verdicts: Sequence[Verdict]) -> str:
     """The whole page."""
-    under_load = _under_load(history)
-    sections = [_title(history, under_load), _outcomes(under_load), _faults(history, under_load), _verdicts(verdicts)]
+    loaded = under_load(history)
+    sections = [_title(history, loaded), _outcomes(loaded), _faults(history, loaded), _verdicts(verdicts)]
     return "\n\n".join(sections) + "\n"
 
 
-def _under_load(history: History) -> list[Request]:
+def under_load(history: History) -> list[Request]:
+    """What was asked between the preparation and the last look."""
     began, ended = history.phase("preloaded"), history.phase("load-ended")
     from_ns = 0 if began is None else began.at_ns
     to_ns = EVER if ended is None else ended.at_ns
@@ -43,19 +44,19 @@ def _outcomes(requests: Sequence[Request]) -> str:
     for kind in Kind:
         of_kind = [request for request in requests if request.start.kind is kind]
         if of_kind:
-            answers = Counter(_answer(request) for request in of_kind)
-            rows.append(f"| {kind} | {len(of_kind)} | {_listed(answers)} | {_latencies(of_kind)} |")
+            answers = Counter(answer(request) for request in of_kind)
+            rows.append(f"| {kind} | {len(of_kind)} | {_listed(answers)} | {latencies(of_kind)} |")
     return "\n".join(["| request | number | answers | p50 / p99 / max ms |", "|---|---|---|---|", *rows])
 
 
-def _answer(request: Request) -> str:
+def answer(request: Request) -> str:
     end = request.end
     if end is None:
         return "none recorded"
     return str(end.trouble or (f"{end.status} {end.code}" if end.code else end.status))
 
 
-def _latencies(requests: Iterable[Request]) -> str:
+def latencies(requests: Iterable[Request]) -> str:
     took = sorted((request.end.at_ns - request.start.at_ns) / 1e6 for request in requests if request.end is not None)
     if not took:
         return ""

@@ -91,21 +91,24 @@ def _header(plan: Plan) -> Header:
 
 
 async def _with(stack: LocalStack, plan: Plan, recorder: Recorder) -> None:
-    async with new_session() as session, _watching(recorder):
+    async with new_session() as session, watching(recorder):
 
         def client(number: int) -> Client:
             return Client(number, stack.urls, session, recorder)
 
-        conference = await _conference(session, stack.urls["conference"])
+        conference = await new_conference(session, stack.urls["conference"])
         town = Town(Random(plan.seed), conference)
         await preload(town, client(OBSERVER), authors=plan.authors, events=plan.events)
         recorder.phase("preloaded")
         await _storm(stack, plan, recorder, town, [client(number) for number in range(plan.clients)])
         recorder.phase("load-ended")
-        await _last_look(stack, recorder, town, client(OBSERVER))
+        await asyncio.to_thread(stack.wait_ready)
+        dsns = {service: stack.dsn(service) for service in ("author", "conference", "directory")}
+        inbox = downstream.Inbox(stack.urls["mail"]) if "directory" in stack.places else None
+        await last_look(recorder, town, client(OBSERVER), dsns, inbox)
 
 
-async def _conference(session: aiohttp.ClientSession, url: str) -> UUID:
+async def new_conference(session: aiohttp.ClientSession, url: str) -> UUID:
     async with session.post(f"{url}/conference", json={"acronym": "CHAOS"}) as answer:
         answer.raise_for_status()
         return UUID((await answer.json())["id"])
@@ -120,19 +123,19 @@ async def _storm(stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, 
             tasks.create_task(keep_asking(town, client, Random(plan.seed * 1000 + client.number), until_s))
 
 
-async def _last_look(stack: LocalStack, recorder: Recorder, town: Town, client: Client) -> None:
-    await asyncio.to_thread(stack.wait_ready)
+async def last_look(
+    recorder: Recorder, town: Town, client: Client, dsns: dict[str, str], inbox: downstream.Inbox | None
+) -> None:
+    """Everything runs again: wait until it is settled, and read everything. Without an inbox, nothing of the events."""
     pairs = [(town.authors[i], town.events[i * 3 % len(town.events)]) for i in range(HOT_PAIRS)]
     await observe.recovered(client, pairs[0])
     recorder.phase("healed")
-    dsns = {service: stack.dsn(service) for service in ("author", "conference")}
     if (await observe.settled(recorder, dsns)).reached:
         await _probe(client, [*pairs, *(town.pair() for _ in range(PROBES - len(pairs)))])
         await observe.settled(recorder, dsns)
     await observe.observed(recorder, dsns, client, _to_ask(town))
-    if "directory" in stack.places:
-        everybody = {service: stack.dsn(service) for service in ("author", "conference", "directory")}
-        await downstream.followed(recorder, everybody, stack.admin_urls["mail"])
+    if inbox is not None:
+        await downstream.followed(recorder, dsns, inbox)
 
 
 async def _probe(client: Client, pairs: Iterable[tuple[UUID, UUID]]) -> None:
@@ -147,7 +150,7 @@ def _to_ask(town: Town) -> list[UUID]:
 
 
 @asynccontextmanager
-async def _watching(recorder: Recorder) -> AsyncIterator[None]:
+async def watching(recorder: Recorder) -> AsyncIterator[None]:
     """Record when this process itself is late."""
 
     async def watch() -> None:

@@ -106,13 +106,15 @@ async def _make(client: Client, wanted: Callable[[], Wanted]) -> UUID:
         await asyncio.sleep(RETRY_PAUSE_S)
 
 
-async def keep_asking(town: Town, client: Client, random: Random, until_s: float) -> None:
+async def keep_asking(
+    town: Town, client: Client, random: Random, until_s: float, think_max_s: float = THINK_MAX_S
+) -> None:
     """One client, until the loop's time is `until_s`; what it has begun then, it finishes."""
     time = asyncio.get_running_loop().time
     while time() < until_s:
         done = await _one(town, client, random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0])
         refused = done is not None and (done.trouble is Trouble.UNSENT or done.status == 503)
-        pause_s = REFUSED_PAUSE_MAX_S if refused else THINK_MAX_S
+        pause_s = REFUSED_PAUSE_MAX_S if refused else think_max_s
         await asyncio.sleep(random.uniform(0, pause_s))
 
 
