@@ -36,7 +36,7 @@ chaos-local: test-env  ## Kill processes at random under load: SECONDS=60 SCENAR
 	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
 
 bench: test-env  ## Measure the speed and write docs/performance.md
-	@exec $(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench && exec $(BIN)/python -m tests.bench --events
 
 lint: test-env  ## Check style, types and who imports whom
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

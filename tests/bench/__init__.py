@@ -5,6 +5,7 @@ load.py       the load process: a closed loop over keep-alive connections
 measure.py    what the kernel says about processor time
 rounds.py     who runs when, and whether the databases agree with what was answered
 figures.py    medians, and whether Tally keeps its promises
+events/       the other part: what telling others costs, and how long it takes
 report.py     the terminal's table, the JSON file, docs/performance.md
 
 Assumes a POSIX machine and the `embedded` and `test` requirements. Everything listens on 127.0.0.1 only.

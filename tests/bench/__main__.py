@@ -19,6 +19,8 @@ from tally.local.guardian import Guardian
 from tests.bench import machine, profiling, report
 from tests.bench.candidates import CANDIDATES, Candidate, Ground
 from tests.bench.databases import DURABLE
+from tests.bench.events import report as events_report
+from tests.bench.events import run as events
 from tests.bench.figures import TARGETS, judge, summarise
 from tests.bench.processes import LoadProcess, load_process
 from tests.bench.report import Report
@@ -59,6 +61,7 @@ class Plan:
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 600), help="Of a slot.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--quick", is_flag=True, help="Two rounds of one second: a look, not a measurement.")
+@click.option("--events", "of_events", is_flag=True, help="The other part: publishing events, and mails.")
 @click.option("--profile", is_flag=True, help="Profile the processes at 64 clients instead of measuring.")
 @click.option(
     "--folder", default=DISK, show_default=True, type=click.Path(path_type=Path), help="For data; on a disk."
@@ -69,6 +72,7 @@ def main(
     seconds: float,
     rounds: int,
     quick: bool,
+    of_events: bool,
     profile: bool,
     folder: Path,
 ) -> None:
@@ -77,6 +81,9 @@ def main(
     The report goes to the terminal and to results/; that of a complete run (all candidates, 1, 16 and 64
     clients, not quick) also goes to docs/performance.md. The exit status is 1 if any operation failed or a
     database disagrees with what was answered; a target that isn't reached is only reported.
+
+    With --events: what the two ways to publish events cost, and how long a create's mail takes. Of the other options
+    --quick, --rounds and --folder count; a run without --quick goes to docs/performance.md.
     """
     if not letters or set(letters) - set(CANDIDATES) or len(set(letters)) < len(letters):
         raise click.BadParameter(f"some of {''.join(CANDIDATES)}, each once", param_hint="--candidates")
@@ -86,6 +93,10 @@ def main(
     stop_on_signals()
     try:
         with disk_folder(folder) as here:
+            if of_events:
+                told = events.measured(here, events.QUICK if quick else events.Plan(rounds=rounds), click.echo)
+                show_events(told, complete=not quick)
+                sys.exit(1 if events_report.wrong(told) else 0)
             if profile:
                 profiled(here, letters, seconds)
                 return
@@ -171,6 +182,20 @@ def show(result: Report, complete: bool) -> None:
     click.echo(f"written: {path}")
     if complete:
         DOCUMENT.write_text(report.between_markers(DOCUMENT.read_text(), text))
+        click.echo(f"written: {DOCUMENT}")
+    else:
+        click.echo(f"{DOCUMENT} stays as it is: this was not a complete run")
+
+
+def show_events(result: events_report.Report, complete: bool) -> None:
+    text = events_report.markdown(result)
+    click.echo(f"\n{text}\n")
+    path = RESULTS / f"bench-events-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    report.save_json(result, path)
+    click.echo(f"written: {path}")
+    if complete:
+        marked = report.between_markers(DOCUMENT.read_text(), text, events_report.BEGIN, events_report.END)
+        DOCUMENT.write_text(marked)
         click.echo(f"written: {DOCUMENT}")
     else:
         click.echo(f"{DOCUMENT} stays as it is: this was not a complete run")

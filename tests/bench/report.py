@@ -149,15 +149,15 @@ def markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def between_markers(document: str, text: str) -> str:
+def between_markers(document: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """The document with what stands between its markers replaced; ValueError if it has none in order."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the document has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    before, begun, rest = document.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not begun or not ended:
+        raise ValueError(f"the document has no {begin} … {end}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
-def save_json(report: Report, path: Path) -> None:
+def save_json(report: msgspec.Struct, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
