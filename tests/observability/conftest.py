@@ -45,12 +45,14 @@ class Observed:
 
 @pytest.fixture(scope="package")
 def observed() -> Iterator[Observed]:
-    programs = (*SERVICES, PROMETHEUS) if found() else SERVICES
+    programs, scraping = (
+        ((*SERVICES, PROMETHEUS), {f"{PROMETHEUS.variable}INTERVAL": "1s"}) if found() else (SERVICES, {})
+    )
     with scratch_folder() as folder:
         cert_file, key_file = self_signed(folder)
         env = {
+            **scraping,
             "TALLY_FAULTS": "on",
-            "TALLY_LOCAL_PROMETHEUS_INTERVAL": "1s",
             # So that what exists only then is there, too.
             "TALLY_LOCAL_CONFERENCE_RELAY": "wal",
             "TALLY_LOCAL_NOTIFIER_TLS_CERT_FILE": str(cert_file),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from tally.local.prometheus import PROMETHEUS, configuration
-from tally.local.services import SCRAPED, SERVICES, environment, place
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tally.cli import main
+from tally.local.prometheus import MISSING, PROMETHEUS, configuration
+from tally.local.services import SCRAPED, SERVICES, Program, environment, place
 from tally.local.stack import free_ports
 
 TABLE = (*SERVICES, PROMETHEUS)
@@ -34,3 +40,25 @@ def test_it_has_one_port() -> None:
 
 def test_services_are_not_told() -> None:
     assert SCRAPED not in environment(SERVICES[0], place(TABLE, {}), TABLE, {})
+
+
+@pytest.mark.parametrize(
+    ("observe", "there", "started", "said"),
+    [("1", True, True, ""), ("1", False, False, MISSING), ("0", True, False, ""), ("", True, False, "")],
+)
+def test_it_is_started_if_it_is_asked_for_and_there(
+    observe: str, there: bool, started: bool, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[Program] = []
+
+    def run(folder: Path, *, programs: tuple[Program, ...], **options: object) -> int:
+        ran.extend(programs)
+        return 0
+
+    monkeypatch.setattr("tally.cli.local.run", run)
+    monkeypatch.setattr("tally.cli.prometheus.found", lambda: "/usr/bin/prometheus" if there else None)
+    monkeypatch.setenv("OBSERVE", observe)
+    done = CliRunner().invoke(main, ["run", "--folder", str(tmp_path)])
+    assert done.exit_code == 0
+    assert (PROMETHEUS in ran) is started
+    assert done.stderr.strip() == (f"tally: {said}" if said else "")
