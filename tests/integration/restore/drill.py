@@ -17,6 +17,7 @@ from tests.integration.statements.stage import Stage, pair, until
 
 CLIENTS = 6
 DRAINED_S = 30.0
+CONVERGED_S = 60.0
 
 
 @dataclass
@@ -158,6 +159,19 @@ class Drill:
 
         until(empty, f"the outbox of {service} is empty", DRAINED_S)
 
+    def converged(self) -> None:
+        """The directory shows what was answered, and the conference service's copies of the authors say so, too."""
+        wrong: list[str] = []
+
+        def equal() -> bool:
+            wrong[:] = self._view_differences()
+            return not wrong
+
+        try:
+            until(equal, "the directory and the copies show what the owners have", CONVERGED_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {wrong[:10]}") from None
+
     # -- what must hold
 
     def differences(self) -> list[str]:
@@ -180,10 +194,29 @@ class Drill:
             wrong += [f"by {by}, too much: {one}" for one in sorted(pairs - self.known.pairs)]
         return wrong + self._seats()
 
+    def _view_differences(self) -> list[str]:
+        wrong: list[str] = []
+        ask_for = "SELECT id, full_name FROM live.author WHERE shown"
+        self._compare_names("author", self._rows(ask_for, "directory"), self.known.authors, wrong)
+        copies = "SELECT id, full_name FROM shadow_author WHERE full_name IS NOT NULL"
+        self._compare_names("author", self._rows(copies, "conference"), self.known.authors, wrong)
+        ask_for = "SELECT id, coalesce(title, '') FROM live.event WHERE shown"
+        self._compare_names("event", self._rows(ask_for, "directory"), self.known.events, wrong)
+        live = self.stack.postgres.execute("SELECT event, author FROM live.attendance WHERE live", "directory")
+        ours = self.known.authors.keys() | self.known.gone
+        pairs = {(event, author) for event, author in (row.split("|") for row in live) if author in ours}
+        return wrong + [f"in the directory: {one}" for one in sorted(pairs ^ self.known.pairs)]
+
+    def _rows(self, sql: str, database: str) -> dict[str, str]:
+        return dict(tuple(row.split("|", 1)) for row in self.stack.postgres.execute(sql, database))  # type: ignore[misc]
+
     def _compare_owner(self, entity: str, column: str, known: dict[str, str], wrong: list[str]) -> None:
         service = "author" if entity == "author" else "conference"
-        rows = self.stack.postgres.execute(f"SELECT id, coalesce({column}, '') FROM {entity}", service)
-        found = dict(row.split("|", 1) for row in rows)
+        self._compare_names(
+            entity, self._rows(f"SELECT id, coalesce({column}, '') FROM {entity}", service), known, wrong
+        )
+
+    def _compare_names(self, entity: str, found: dict[str, str], known: dict[str, str], wrong: list[str]) -> None:
         wrong += [f"{entity} {id} {name!r} is lost" for id, name in known.items() if found.get(id) != name]
         wrong += [f"{entity} {id} is back" for id in found if id in self.known.gone]
 

@@ -13,8 +13,8 @@ from tests.support.folders import scratch_folder
 
 READY_S = 120.0
 
-#: What a restore is about; mail and reads have no part in it.
-NAMES = ("nats", "author", "conference", "gateway")
+#: What a restore is about; mail has no part in it.
+NAMES = ("nats", "author", "conference", "gateway", "directory")
 PROGRAMS = tuple(program for program in SERVICES if program.name in NAMES)
 
 

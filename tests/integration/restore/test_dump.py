@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def drill(stack: LocalStack, folder: Path, operations: int) -> None:
         assert drill.differences() == []
         drill.settled()
         assert drill.differences() == []
+        drill.converged()
         # And it works on.
         drill.work(operations // 10)
         drill.settled()
@@ -100,6 +103,32 @@ def test_what_the_stream_never_heard_of_is_lost_and_reported(stack: LocalStack, 
     drill.settled()
     assert drill.stage.live(event, lost) == {"author": [], "conference": []}
     assert drill.stage.shown(event, next(iter(drill.known.authors))) == ([kept], [kept])
+
+
+def test_an_empty_database_comes_back_from_the_stream_and_the_peer(stack: LocalStack) -> None:
+    drill = Drill(stack, seed=3)
+    drill.prepare(authors=6, events=4)
+    drill.work(48)
+    limited = drill.stage.event(capacity=2)
+    drill.known.events[limited] = ""
+    author = next(iter(drill.known.authors))
+    drill.stage.created(limited, author)
+    drill.known.pairs.add((limited, author))
+    drill.settled()
+    stack.stop_service("conference")
+    stack.postgres.execute("DROP DATABASE conference WITH (FORCE)")
+    stack.postgres.create_database("conference", "conference")
+    migrate = [sys.executable, "-m", "services.conference", "migrate"]
+    subprocess.run(migrate, env=stack.environment("conference"), check=True, stdout=subprocess.DEVNULL)
+    stack.start_service("conference", timeout_s=120)
+    told = report(stack, "conference")
+    assert "epochs are closed up to" in told["reason"]
+    assert told["losses"] == []
+    drill.stage.recovered()
+    drill.settled()
+    assert drill.differences() == []
+    assert drill.stage.seats(limited) == (1, 1)
+    drill.converged()
 
 
 def test_an_operator_goes_on_without_the_stream(stack: LocalStack, folder: Path) -> None:
