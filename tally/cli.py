@@ -66,7 +66,7 @@ def run(folder: Path | None, machine_readable: bool, no_restart: bool) -> None:
     """Start PostgreSQL and every service; Ctrl-C stops them. With OBSERVE=1, Prometheus, too."""
     folder = (folder or services.local_folder()).absolute()
     programs: tuple[services.Program, ...] = services.SERVICES
-    if os.environ.get("OBSERVE", "0") != "0":
+    if os.environ.get("OBSERVE", "") not in ("", "0"):
         if prometheus.found():
             programs = (*programs, prometheus.PROMETHEUS)
         else:
