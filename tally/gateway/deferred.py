@@ -373,7 +373,7 @@ class Deferred:
         match told.state:
             case State.DONE | State.CANCELLED:
                 return Confirmed(attempt)
-            case State.REFUSED:
+            case State.REFUSED | State.GONE:
                 # Halves that were ended long ago are forgotten; what was told of them is not.
                 return Confirmed(attempt) if await self._operations.was_created(attempt) else Later("refused")
             case State.UNDECIDED | State.UNKNOWN:

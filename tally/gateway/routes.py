@@ -40,9 +40,8 @@ from tally.gateway.history import Directory, History
 from tally.gateway.operations import Standing, is_deferred
 from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
 from tally.gateway.status import Operation as Told
-from tally.gateway.status import StatusReader
+from tally.gateway.status import State, StatusReader
 from tally.protocol import operation
-from tally.protocol.participant import Row
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
 
@@ -52,7 +51,8 @@ _DEADLINE_S = 2.0
 
 class Operation(Struct, frozen=True, omit_defaults=True):
     """What became of an operation. `done` exists now; `refused` and `cancelled` are final; `undecided` is
-    decided within the settlement lag; `unknown` means that a service did not answer.
+    decided within the settlement lag; `unknown` means that a service did not answer; `gone` does not exist and never
+    will, and whether it once did is not known any more.
 
     One that was answered with 202 is `deferred` until it ends as `confirmed` (`attempt` is the operation that did
     it), `rejected` or `abandoned`; `parked` waits for an operator. A deletion that ends attendances is `started`, and
@@ -63,6 +63,7 @@ class Operation(Struct, frozen=True, omit_defaults=True):
         "done",
         "refused",
         "cancelled",
+        "gone",
         "undecided",
         "unknown",
         "deferred",
@@ -391,8 +392,7 @@ _ENDED = {"cancelled": "cancelled", "refused": "refused", "voided": "refused"}
 
 def _with_log(told: Told, logged: str) -> Any:
     """The state as the halves tell it; as the log does, where they know nothing any more and it has the end."""
-    forgotten = told.left is None and not told.reasons and set(told.rows.values()) == {Row.CLOSED.value}
-    return _ENDED.get(logged, told.state.value) if forgotten else told.state.value
+    return _ENDED.get(logged, told.state.value) if told.state is State.GONE else told.state.value
 
 
 def _as_logged(op: UUID, logged: History | None) -> Response:

@@ -10,20 +10,28 @@ from tally.chassis.clock import Clock
 from tally.gateway.evidence import gather
 from tally.gateway.participants import Participants
 from tally.halves.peer import Failed
+from tally.halves.store import VOID_KEEP_MS
 from tally.protocol import messages as wire
+from tally.protocol.operation import time_ms
 from tally.protocol.participant import Reason, Row
 from tally.protocol.relationship import Side
 from tally.resilience.deadline import Deadline
 
 _DEAD = (Row.VOID, Row.CANCELLED, Row.CLOSED)
+#: Why a half never lived; the other reasons leave open whether it did.
+_LASTING = frozenset(Reason) - {Reason.KILLED, Reason.CANCELLED, Reason.DELETED, Reason.LOST}
+#: Younger operations have all the void rows that they ever had, though the clocks differ.
+_REMEMBERED_MS = VOID_KEEP_MS // 2
 
 
 class State(StrEnum):
-    """``done`` exists now. ``refused`` and ``cancelled`` are final. ``undecided`` is settled within the lag."""
+    """``done`` exists now. ``refused`` and ``cancelled`` are final. ``undecided`` is settled within the lag. ``gone``
+    does not exist and never will; whether it once did, the halves don't know any more."""
 
     DONE = "done"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    GONE = "gone"
     UNDECIDED = "undecided"
     UNKNOWN = "unknown"
 
@@ -53,7 +61,7 @@ class StatusReader:
         held: dict[Side, wire.StatusItem] = {s: item for s, item in told.items() if not isinstance(item, Failed)}
         return Operation(
             op=op,
-            state=_state(held),
+            state=_state(held, self._clock.now_ms() - time_ms(op)),
             rows={side: held[side].row if side in held else "unreachable" for side in Side},
             reasons=tuple({item.why: None for item in held.values() if item.why is not None}),
             left=next((item.left for item in held.values() if item.left is not None), None),
@@ -61,14 +69,17 @@ class StatusReader:
         )
 
 
-def _state(held: dict[Side, wire.StatusItem]) -> State:
+def _state(held: dict[Side, wire.StatusItem], age_ms: int) -> State:
     rows = [Row(item.row) for item in held.values()]
     if len(held) < len(Side) and all(item.why is Reason.KILLED for item in held.values()):
         # It is dead, because the other side was: only that one knows whether it ever lived.
         return State.UNKNOWN
     if any(row in _DEAD for row in rows):
-        ended = any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held.values())
-        return State.CANCELLED if ended else State.REFUSED
+        if any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held.values()):
+            return State.CANCELLED
+        # Without its row, a side can't say any more why it is dead; and "killed" says no more than that the other was.
+        told = all(row is not Row.CLOSED for row in rows) or any(item.why in _LASTING for item in held.values())
+        return State.REFUSED if told or age_ms < _REMEMBERED_MS else State.GONE
     if len(rows) < len(Side):
         return State.UNKNOWN
     return State.DONE if all(row is Row.LIVE for row in rows) else State.UNDECIDED

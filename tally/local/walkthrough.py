@@ -208,6 +208,7 @@ OPERATION_STATES = {
     "done": "Done: it is recorded on both sides.",
     "refused": "Refused: nothing is recorded, now or later.",
     "cancelled": "Cancelled: it was recorded on both sides once, and will not be again.",
+    "gone": "Gone: nothing is recorded, now or later; whether it once was is not known any more.",
     "undecided": "Undecided: one side only knows of it yet; it is settled within a few seconds, so ask again.",
     "deferred": "Deferred: it is carried out as soon as the services that it needs are there.",
     "confirmed": "Confirmed: it was deferred, and has been carried out.",

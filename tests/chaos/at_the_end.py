@@ -126,7 +126,7 @@ def operations_are_decided(lives: Lives, verdict: Verdict) -> Found:
     for op, end in told.items():
         verdict.checked += 1
         live = op in here and op in there
-        if (end.state == "done") != live or end.state not in ("done", "refused", "cancelled"):
+        if (end.state == "done") != live or end.state not in ("done", "refused", "cancelled", "gone"):
             yield f"operation {op} is told to be {end.state or end.code}, and is {'live' if live else 'not live'}"
     for op, create in lives.named.items():
         if fate(create.end) is Fate.UNKNOWN and op not in told:

@@ -30,9 +30,6 @@ from tests.chaos.verdict import Found, Verdict, invariant, proof
 SLACK_MS = 100
 """How far the time inside of an operation's id may be from what the harness's clock said when it was made."""
 
-REASONS_KEPT_MS = 55_000
-"""For this long an operation's status says whether it ever was; void rows are dropped a little later."""
-
 
 @invariant("what was acknowledged or seen stays readable, without a flicker, until somebody may have ended it")
 def acknowledged_stays(lives: Lives, verdict: Verdict) -> Found:
@@ -106,9 +103,7 @@ def _wall_window(history: History, create: Request) -> tuple[float, float]:
 def _refused_by_name(lives: Lives) -> Found:
     """Where a refusal names its operation, or the operation's own address says that it never was."""
     for request in lives.history.requests:
-        if (op := _denied(request)) is None or (life := lives.lives.get(op)) is None:
-            continue
-        if request.start.wall_ms - (op.int >> 80) < REASONS_KEPT_MS:
+        if (op := _denied(request)) is not None and (life := lives.lives.get(op)) is not None:
             yield f"{life!r} was seen by {life.sights[0]!r}, but {request!r} says that it never was"
 
 
@@ -136,7 +131,7 @@ def ended_stays_ended(lives: Lives, verdict: Verdict) -> Found:
                     yield f"{life!r} was seen ({proof(life)}) after {delete!r}"
     for request in lives.history.requests:
         end, op = request.end, request.start.operation
-        if end is not None and end.state in ("refused", "cancelled") and op is not None and op in lives.lives:
+        if end is not None and end.state in ("refused", "cancelled", "gone") and op is not None and op in lives.lives:
             verdict.checked += 1
             if end.at_ns < lives.lives[op].last_ns:
                 yield f"{lives.lives[op]!r} was seen ({proof(lives.lives[op])}) after {request!r} said {end.state}"

@@ -129,7 +129,8 @@ class Epilogue:
             status = await self._do(i, Ask(i + 1))
             operation = self._ledger.operation(told[-i - 1])
             state = getattr(status, "state", None)
-            if state not in (State.DONE, State.REFUSED, State.CANCELLED) or (state is State.DONE) != operation.exists:
+            final = (State.DONE, State.REFUSED, State.CANCELLED, State.GONE)
+            if state not in final or (state is State.DONE) != operation.exists:
                 self._history.violate(Property.LIVE, f"after all {operation.id} is {state}: {operation.lives}")
 
     async def _reads(self) -> None:

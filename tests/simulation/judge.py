@@ -14,7 +14,6 @@ from tally.gateway import outcome
 from tally.gateway.read import NoSuchEntity, Page
 from tally.gateway.status import Operation as Status
 from tally.gateway.status import State
-from tally.protocol.participant import Row
 from tally.protocol.relationship import Side
 from tests.simulation.history import History, Property
 from tests.simulation.ledger import Ledger, Operation
@@ -207,12 +206,10 @@ class Judge:
         match answer.state:
             case State.DONE:
                 self._shown(request, operation, Property.I1)
-            case State.REFUSED | State.CANCELLED:
+            case State.REFUSED | State.CANCELLED | State.GONE:
                 if not dead:
                     self._violate(Property.I2, request, f"{answer.op} is {answer.state}, and no side is dead for it")
-                # A side that has forgotten its row can't say any more whether what is dead existed once.
-                remembered = Row.CLOSED.value not in answer.rows.values()
-                if answer.state is State.REFUSED and operation.existed and remembered:
+                if answer.state is State.REFUSED and operation.existed:
                     self._violate(Property.I2, request, f"{answer.op} is refused, and existed")
             case State.UNDECIDED:
                 if operation.throughout(request.start, request.end or 0):
