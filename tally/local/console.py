@@ -29,7 +29,8 @@ PLACED = frozenset({"timestamp", "level", "event", "service", "traceback"})
 OF_REQUESTS = frozenset({"method", "path", "status", "duration_ms"})
 # The last part of the path.
 HEALTH = frozenset({"readyz", "livez", "startupz", "metrics"})
-ROUNDS = frozenset({"close", "settle", "forward", "ack", "status"})
+# The last is what the gateway's page asks the directory, while somebody looks.
+ROUNDS = frozenset({"close", "settle", "forward", "ack", "status", "operation"})
 # Long, and wanted only when something went wrong.
 ONLY_IN_TROUBLE = frozenset({"trace_id", "span_id", "request_id"})
 # What a client sent must not move the cursor or forge a line.
