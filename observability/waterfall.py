@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-_WIDTH, _LEFT, _RIGHT = 1000, 330, 80
+_WIDTH, _LEFT, _RIGHT = 1000, 330, 190
 _TOP, _ROW = 46, 24
 _COLOURS = ("#4e79a7", "#59a14f", "#b07aa1", "#f28e2b", "#76b7b2")
 _FAILED = "#c0392b"
