@@ -50,6 +50,8 @@ LIFETIME_S: Final = 600
 _RENEW_S: Final = LIFETIME_S * 4 // 5
 #: A key that is not known may be new: the keys are fetched again, but not more often than this.
 _REFRESH_MIN_S: Final = 10.0
+#: As long as no key is known, nobody can be let in: they are asked for again sooner.
+_REFRESH_FIRST_S: Final = 1.0
 _FETCH_S: Final = 2.0
 #: Verified tokens that are remembered until they expire: checking a signature costs more than a small request.
 _REMEMBERED_MAX: Final = 1024
@@ -226,10 +228,16 @@ class Keys:
             await self._refresh()
         return self._keys.get(kid)
 
+    async def prepare(self) -> None:
+        """Looks for the keys before the first caller waits for them. If they can't be had now, they are later."""
+        if not self._keys:
+            await self._refresh()
+
     async def _refresh(self) -> None:
         async with self._refreshing:
             now_s = self._clock.monotonic_s()
-            if self._tried_s is not None and now_s - self._tried_s < _REFRESH_MIN_S:
+            pause_s = _REFRESH_MIN_S if self._keys else _REFRESH_FIRST_S
+            if self._tried_s is not None and now_s - self._tried_s < pause_s:
                 return
             self._tried_s = now_s
             try:
@@ -284,6 +292,10 @@ class Verifier:
         self._issuer = issuer
         self._clock = clock
         self._remembered: dict[str, Caller] = {}
+
+    async def prepare(self) -> None:
+        """So that the first caller need not wait for the keys, which may be at an address."""
+        await self._keys.prepare()
 
     async def verify(self, authorization: str | None) -> Caller:
         """The caller behind an ``Authorization`` header. Raises :class:`Refused`."""
@@ -354,6 +366,11 @@ class Guard:
         self._verifier = verifier
         self._callers = frozenset(callers)
         self._signals = signals
+
+    async def prepare(self) -> None:
+        """For the start of a service: what the first caller would have to wait for otherwise."""
+        if self._verifier is not None:
+            await self._verifier.prepare()
 
     def __call__(self, handler: Handler) -> Handler:
         """The handler behind the guard. Without a verifier the guard is switched off (a setting says so)."""

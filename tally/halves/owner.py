@@ -177,6 +177,7 @@ def owner(
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
+            await internal.prepare()
             await queue.start()
             stack.push_async_callback(queue.close)
             await stack.enter_async_context(stream)

@@ -6,6 +6,7 @@ Settings, all of them variables:
     IMAGE, NEXT_IMAGE   the services' image, and one with one more migration. On a cluster that is not kind's they must
                         be where it can pull them; else both are built and loaded.
     CLUSTER             the name of the kind cluster
+    E2E_PREPARED        1: the kind cluster is there and has both images, so that nothing is built
     POSTGRES_IMAGE, NATS_IMAGE
     E2E_NAMESPACE       where the release is installed; it is emptied at the end
     HELM_ARGS           more for `helm`
@@ -106,7 +107,7 @@ def connect() -> Cluster:
     repository, _, tag = image.rpartition(":")
     next_image = os.environ.get("NEXT_IMAGE") or f"{repository}:{tag}-next"
     cluster = Cluster(os.environ.get("E2E_NAMESPACE") or "tally-e2e", image, next_image)
-    if not _is_elsewhere():
+    if not _is_elsewhere() and os.environ.get("E2E_PREPARED") != "1":
         run(str(ROOT / "k8s" / "cluster"), timeout_s=1200)
         _build_next(image, next_image)
         run("kind", "load", "docker-image", "--name", os.environ.get("CLUSTER") or "tally", next_image)

@@ -91,12 +91,16 @@ class Load:
                     self._state[pair] = before
                 else:
                     self._state[pair] = None
-                    self._strange.append(f"{method} {response.status} {text[:300]}")
+                    self._tell(f"{method} {response.status} {text}", begun_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._counts[f"{method} no answer"] += 1
             self._state[pair] = None
-            self._strange.append(f"{method} {type(error).__name__}: {error}")
+            self._tell(f"{method} {type(error).__name__}: {error}", begun_s)
         self._slowest_s = max(self._slowest_s, time.monotonic() - begun_s)
+
+    def _tell(self, what: str, begun_s: float) -> None:
+        at = time.strftime("%H:%M:%S")
+        self._strange.append(f"{at} after {time.monotonic() - begun_s:.3f} s: {what}"[:1200])
 
     async def _wrong(self) -> list[str]:
         """The pairs that are not what they must be, read at both ends."""

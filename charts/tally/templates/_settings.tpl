@@ -36,6 +36,9 @@
 {{- $port := int (get $root.Values.services .).port -}}
 {{- $_ := set $settings (printf "TALLY_%s_URL" (upper .)) (printf "http://%s:%d" (include "tally.name" (list $root .)) $port) -}}
 {{- end -}}
+{{- if $service.half -}}
+{{- $_ := set $settings "TALLY_SETTLE_LAG_S" $root.Values.requestDeadlineSeconds -}}
+{{- end -}}
 {{- if $service.stream -}}
 {{- $_ := set $settings "TALLY_STREAM_REPLICAS" (int $root.Values.nats.streamReplicas) -}}
 {{- $_ := set $settings "TALLY_STREAM_MAX_BYTES" (int64 $root.Values.nats.streamMaxBytes) -}}

@@ -67,6 +67,7 @@ def test_a_pod_is_killed_only_after_all_that_it_is_promised(values_set: str) -> 
         settings = _settings(values_set, deployment["metadata"]["labels"][PART])
         deadline_s, grace_s = float(settings["TALLY_REQUEST_DEADLINE_S"]), float(settings["TALLY_SHUTDOWN_GRACE_S"])
         assert deadline_s < grace_s
+        assert float(settings.get("TALLY_SETTLE_LAG_S", deadline_s)) >= deadline_s, "an epoch outlives its requests"
         assert sleep_s + grace_s < spec["terminationGracePeriodSeconds"]
 
 

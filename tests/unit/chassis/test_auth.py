@@ -287,6 +287,16 @@ async def test_a_source_that_comes_up_later_is_found(trust: Trust) -> None:
     assert await trust.refusal(trust.token()) is None
 
 
+async def test_keys_are_there_before_the_first_caller_and_a_start_without_them_goes_on(trust: Trust) -> None:
+    trust.file.unlink()
+    await trust.verifier.prepare()
+    trust.publish("EdDSA")
+    trust.clock.at_s += 1
+    await trust.verifier.prepare()
+    trust.file.unlink()
+    assert await trust.refusal(trust.token()) is None
+
+
 # --- showing who one is
 
 
