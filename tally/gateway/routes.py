@@ -160,7 +160,7 @@ class RelationRoutes:
             Route(
                 "POST",
                 self._path,
-                summary=f"Relate a {left} and a {right}; 200 if they are already, 202 with respond-async.",
+                summary=f"Relate {left} and {right}; 200 if they are already, 202 with respond-async.",
                 **create,
             ),
             Route("PUT", self._path, summary="The same: creating it is idempotent.", **create),
