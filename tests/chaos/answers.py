@@ -41,9 +41,14 @@ def _is_down(history: History, request: Request) -> bool:
 
 
 def _stalled_ns(history: History, from_ns: int, to_ns: int) -> int:
-    return sum(
-        max(0, min(stall.at_ns, to_ns) - max(stall.at_ns - stall.lasted_ns, from_ns)) for stall in history.stalls
-    )
+    """For how long somebody was kept from running between two times; several at once count once."""
+    stalled_ns, counted_ns = 0, from_ns
+    for stall in sorted(history.stalls, key=lambda stall: stall.at_ns - stall.lasted_ns):
+        begin_ns, end_ns = max(stall.at_ns - stall.lasted_ns, counted_ns), min(stall.at_ns, to_ns)
+        if end_ns > begin_ns:
+            stalled_ns += end_ns - begin_ns
+            counted_ns = end_ns
+    return stalled_ns
 
 
 @invariant("only logical errors: what is not 2xx is problem+json with a known code and its status, and never 500")

@@ -118,7 +118,8 @@ class Healed(Struct, frozen=True, tag="healed"):
 
 
 class Stall(Struct, frozen=True, tag="stall"):
-    """The harness itself was not scheduled for this long, so what it measured until `at_ns` is late by as much."""
+    """Who only looks at the clock was not scheduled for this long: the harness itself, or on a cluster a pod that does
+    nothing else. What was measured until `at_ns` may be late by as much."""
 
     at_ns: int
     lasted_ns: int

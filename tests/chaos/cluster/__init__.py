@@ -4,6 +4,7 @@
     place       the release in a namespace of its own, and doors to it that no pod's death closes
     schedule    which fault is next, and whether it begins before the one before it is over; pure
     nemesis     applies them, and mends each, whatever happens
+    canary      what the machine itself keeps from running
     run         clients and nemesis for a while, then the last look
     planted     a bug, from outside: compensation switched off. The checker must find it
     measure     what a history says about time: throughput, availability, latency; pure

@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.client import Client, new_session
+from tests.chaos.cluster.canary import Canaries
 from tests.chaos.cluster.nemesis import READY_TIMEOUT_S, Nemesis
 from tests.chaos.cluster.place import Doors, Place
 from tests.chaos.cluster.planted import plant
@@ -89,6 +90,7 @@ def _header(plan: Plan, place: Place) -> Header:
 
 
 async def _with(place: Place, doors: Doors, plan: Plan, recorder: Recorder) -> None:
+    canaries = Canaries(place)
     async with new_session() as session, watching(recorder):
 
         def client(number: int) -> Client:
@@ -106,6 +108,7 @@ async def _with(place: Place, doors: Doors, plan: Plan, recorder: Recorder) -> N
             with suppress(asyncio.CancelledError):
                 await looking
         recorder.phase("load-ended")
+        canaries.told(recorder)
         await asyncio.to_thread(place.wait_ready, READY_TIMEOUT_S)
         await last_look(recorder, town, client(OBSERVER), doors.dsns, None if plan.planted else inbox)
 
