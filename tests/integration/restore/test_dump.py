@@ -14,7 +14,7 @@ from tally.local.operator import Operator
 from tally.local.stack import LocalStack
 from tests.integration.restore import backups
 from tests.integration.restore.drill import Drill
-from tests.integration.restore.stacks import starting
+from tests.integration.restore.stacks import READY_S, starting
 from tests.integration.statements.stage import until
 
 OPERATIONS = 240
@@ -32,7 +32,7 @@ def restore(stack: LocalStack, service: str, dump: Path) -> dict[str, Any]:
     """Stop the service, restore, start it; what it reports."""
     stack.stop_service(service)
     backups.restore(stack.postgres, service, dump)
-    stack.start_service(service)
+    stack.start_service(service, timeout_s=READY_S)
     return report(stack, service)
 
 
@@ -94,7 +94,7 @@ def test_what_the_stream_never_heard_of_is_lost_and_reported(stack: LocalStack, 
         answer = ask("POST", f"{stack.urls['author']}/author", {"full_name": "Too Early"})
         assert (answer.status, answer.body["code"]) == (503, "service-unavailable")
         assert drill.stage.create(event, lost).status == 503
-        stack.start_service("nats")
+        stack.start_service("nats", timeout_s=READY_S)
 
     told = report(stack, "author")
     losses = {(loss["kind"], loss["subject"]) for loss in told["losses"]}
@@ -120,7 +120,7 @@ def test_an_empty_database_comes_back_from_the_stream_and_the_peer(stack: LocalS
     stack.postgres.create_database("conference", "conference")
     migrate = [sys.executable, "-m", "services.conference", "migrate"]
     subprocess.run(migrate, env=stack.environment("conference"), check=True, stdout=subprocess.DEVNULL)
-    stack.start_service("conference", timeout_s=120)
+    stack.start_service("conference", timeout_s=READY_S)
     told = report(stack, "conference")
     assert "epochs are closed up to" in told["reason"]
     assert told["losses"] == []
@@ -148,7 +148,7 @@ def test_an_operator_goes_on_without_the_stream(stack: LocalStack, folder: Path)
     [authors] = stack.postgres.execute("SELECT count(*) FROM author", "author")
     assert told["counts"]["entity-retold"] == int(authors)
     assert stack.postgres.execute(f"SELECT count(*) FROM author WHERE id = '{lost}'", "author") == ["0"]
-    stack.start_service("nats")
+    stack.start_service("nats", timeout_s=READY_S)
     drill.drained("author")
 
 
@@ -168,7 +168,7 @@ def test_authors_are_served_again_before_attendance_is(stack: LocalStack, folder
         assert (answer.status, answer.body["full_name"]) == (200, "After The Backup")
         answer = drill.stage.create(next(iter(drill.known.events)), newer)
         assert (answer.status, answer.body["code"]) == (503, "service-unavailable")
-        stack.start_service("conference")
+        stack.start_service("conference", timeout_s=READY_S)
     drill.stage.recovered()
     drill.stage.created(next(iter(drill.known.events)), newer)
 
@@ -183,8 +183,8 @@ def test_a_new_life_of_an_entity_wins_at_those_who_keep_copies(stack: LocalStack
         drill.done("PATCH", f"{stack.urls['author']}/author/{author}", {"full_name": name}, {200})
     stack.stop_service("author")
     backups.restore(stack.postgres, "author", dump)
-    stack.start_service("nats")
-    stack.start_service("author")
+    stack.start_service("nats", timeout_s=READY_S)
+    stack.start_service("author", timeout_s=READY_S)
     drill.done("PATCH", f"{stack.urls['author']}/author/{author}", {"full_name": "After"}, {200})
 
     def copied() -> bool:

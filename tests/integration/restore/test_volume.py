@@ -12,7 +12,7 @@ from tally.local.operator import Operator
 from tally.local.postgres import EmbeddedPostgres
 from tally.local.stack import LocalStack
 from tests.integration.restore import backups
-from tests.integration.restore.stacks import running, starting
+from tests.integration.restore.stacks import READY_S, running, starting
 from tests.integration.statements.stage import RECOVERY_TIMEOUT_S, SETTLE_TIMEOUT_S, Stage, until
 from tests.support.folders import scratch_folder
 
@@ -47,14 +47,14 @@ def test_marks_that_are_behind_the_peer_s_and_events_that_nobody_told(
     volume.stop()
     backup = backups.copy_volume(volume, folder / "volume")
     volume.start()
-    own.start_service("author")
+    own.start_service("author", timeout_s=READY_S)
     assert _reasons(own) == [], "a server that was only stopped is not restored"
 
     after = stage.author("After")
     made = stage.created(event, after)
     _settled(own, volume)
     _back(own, volume, backup)
-    own.start_service("author")
+    own.start_service("author", timeout_s=READY_S)
     assert "epochs are settled up to" in _reasons(own)[0]
     stage.recovered()
     assert stage.shown(event, after) == ([made], [made])
@@ -64,7 +64,7 @@ def test_marks_that_are_behind_the_peer_s_and_events_that_nobody_told(
     own.stop_service("conference")
     _back(own, volume, backup)
     with starting(own, "author", "waiting for the conference service"):
-        own.start_service("conference")
+        own.start_service("conference", timeout_s=READY_S)
     assert "the stream knows author." in _reasons(own)[0]
     stage.recovered()
     assert stage.shown(event, after) == ([made], [made])
