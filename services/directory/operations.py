@@ -20,6 +20,7 @@ from tally.chassis.clock import Clock
 from tally.chassis.database import Database
 from tally.chassis.http import (
     AFTER,
+    LASTING,
     LIMIT,
     HeaderParameter,
     QueryParameter,
@@ -114,6 +115,7 @@ class Operations:
         id = path_uuid(request, "id")
         _known(await log.history(self._database, id), id)
         last = request.headers.get("last-event-id", "")
+        request.scope[LASTING] = True
         return self._listeners.answer(id, int(last) if re.fullmatch("[0-9]{1,18}", last) else 0)
 
 

@@ -22,9 +22,9 @@ class Settings(GatewaySettings, frozen=True, kw_only=True):
     conference_url: Annotated[str, Meta(pattern="^https?://", description="Where the conference service is.")] = (
         "http://127.0.0.1:8080"
     )
-    directory_url: Annotated[
-        str | None, Meta(description="Where the directory is: it has the log of operations.")
-    ] = None
+    directory_url: Annotated[str | None, Meta(description="Where the directory is: it has the log of operations.")] = (
+        None
+    )
     notifier_url: Annotated[
         str | None, Meta(description="Where the notifier is, for the page: whether it is there.")
     ] = None

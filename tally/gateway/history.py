@@ -23,7 +23,7 @@ from tally.chassis import context
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client, Rejected, Reply
 from tally.chassis.clock import Clock
-from tally.chassis.http import AFTER, LIMIT, QueryParameter, Route, encoded_response, path_uuid, query_value
+from tally.chassis.http import AFTER, LASTING, LIMIT, QueryParameter, Route, encoded_response, path_uuid, query_value
 from tally.chassis.problems import Problem
 from tally.resilience.deadline import Deadline
 
@@ -145,6 +145,7 @@ class Directory:
             if response.status != HTTPStatus.OK:
                 raise _unavailable()
             body = self._passed_on(response, stack.pop_all())
+        request.scope[LASTING] = True
         return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     def _must_be_known(self) -> None:

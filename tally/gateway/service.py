@@ -56,9 +56,7 @@ class GatewaySettings(DeferredSettings, frozen=True, kw_only=True):
         Literal["off", "read", "full"],
         Meta(description="The page at /ui: none, one to look at, or one that may also act, for whoever can reach it."),
     ] = "read"
-    mail_url: Annotated[
-        str | None, Meta(description="The mail inbox whose mails the page lists, for a laptop.")
-    ] = None
+    mail_url: Annotated[str | None, Meta(description="The mail inbox whose mails the page lists, for a laptop.")] = None
 
 
 def gateway(
