@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
 from importlib.resources import files
 from random import Random
 from typing import Final, Literal
@@ -31,7 +30,7 @@ from aiosmtplib import SMTP
 from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
 from msgspec import Struct
 
-from services.notifier.letters import letter
+from services.notifier.letters import Mail, letter
 from services.notifier.news import KINDS
 from services.notifier.news import queries as replica
 from tally.chassis import context
@@ -144,7 +143,7 @@ class Mailer:
 
     # --- one mail
 
-    async def _ready(self, row: Record) -> EmailMessage | None:
+    async def _ready(self, row: Record) -> Mail | None:
         """The mail as it is sent; None if it can't be sent, or not yet."""
         if not (row["author_known"] and row["event_known"]):
             what = "event" if row["author_known"] else "author"
@@ -163,7 +162,7 @@ class Mailer:
                 await self._end(row, "failed", f"it can't be written: {error}")
         return None
 
-    async def _send_all(self, waiting: Iterable[tuple[Record, EmailMessage]], until_s: float) -> None:
+    async def _send_all(self, waiting: Iterable[tuple[Record, Mail]], until_s: float) -> None:
         """One connection's share. A mail in hand when the server goes away is let go."""
         async with contextlib.AsyncExitStack() as stack:
             server: SMTP | None = None
@@ -196,7 +195,7 @@ class Mailer:
         stack.push_async_callback(_leave, server)
         return server
 
-    async def _send(self, server: SMTP, row: Record, mail: EmailMessage) -> None:
+    async def _send(self, server: SMTP, row: Record, mail: Mail) -> None:
         links = [cause] if (cause := context.linked(row["trace"])) is not None else []
         with self._signals.span("mail", links=links, operation_id=row["operation"], kind=row["kind"]) as span:
             try:
@@ -257,10 +256,10 @@ class Mailer:
         return f"<Mailer to {self._settings.host}:{self._settings.port} {self._trouble or 'well'}>"
 
 
-async def _handed_over(server: SMTP, mail: EmailMessage) -> None:
+async def _handed_over(server: SMTP, mail: Mail) -> None:
     """Returns when the server has accepted it. Raises `_Refused` for a no, `ServerAway` for no answer."""
     try:
-        await server.send_message(mail)
+        await server.sendmail(mail.sender, [mail.recipient], mail.content)
     except SMTPRecipientsRefused as error:
         [refused, *_] = error.recipients
         raise _Refused(refused.code, refused.message) from error

@@ -25,9 +25,13 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
+from collections import deque
 from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email.header import decode_header, make_header
+from email.message import EmailMessage, Message
+from email.parser import BytesHeaderParser
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -40,9 +44,19 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-KEPT_MAX: Final = 1000
+KEPT_MAX: Final = 20_000
 MAIL_MAX_BYTES: Final = 10 * 1024 * 1024
 _ID: Final = re.compile(r"[0-9]{20}")
+#: What the page lists.
+_SHOWN_MAX: Final = 200
+_HEADERS: Final = {
+    "message_id": "Message-ID",
+    "from": "From",
+    "to": "To",
+    "subject": "Subject",
+    "date": "Date",
+    "operation": "X-Tally-Operation",
+}
 #: What the frame with a mail's HTML may do: show itself.
 _FRAMED: Final = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _PAGE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'"
@@ -55,8 +69,10 @@ class Mails:
         self._folder = folder
         self._kept_max = kept_max
         self._last = itertools.count(1)
-        self._parsed: dict[str, EmailMessage] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self._ids = deque(sorted(path.stem for path in folder.glob("*.eml")))
+        self._adding = threading.Lock()
 
     def keep(self, content: bytes) -> str:
         """On the disk when this returns."""
@@ -69,14 +85,18 @@ class Mails:
             os.fsync(file.fileno())
         unfinished.rename(path)
         _sync_folder(self._folder)
-        for old in self.ids()[self._kept_max :]:
-            (self._folder / f"{old}.eml").unlink(missing_ok=True)
-            self._parsed.pop(old, None)
+        with self._adding:
+            self._ids.append(id)
+            while len(self._ids) > self._kept_max:
+                old = self._ids.popleft()
+                (self._folder / f"{old}.eml").unlink(missing_ok=True)
+                self._rows.pop(old, None)
         return id
 
     def ids(self) -> list[str]:
         """Newest first."""
-        return sorted((path.stem for path in self._folder.glob("*.eml")), reverse=True)
+        with self._adding:
+            return sorted(self._ids, reverse=True)
 
     def raw(self, id: str) -> bytes | None:
         try:
@@ -85,11 +105,19 @@ class Mails:
             return None
 
     def get(self, id: str) -> EmailMessage | None:
-        if id not in self._parsed:
+        content = self.raw(id)
+        return None if content is None else message_from_bytes(content, policy=policy.default)
+
+    def rows(self, most: int) -> list[dict[str, Any]]:
+        """What a list shows of the newest mails."""
+        return [row for id in self.ids()[:most] if (row := self.row(id)) is not None]
+
+    def row(self, id: str) -> dict[str, Any] | None:
+        if id not in self._rows:
             if (content := self.raw(id)) is None:
                 return None
-            self._parsed[id] = message_from_bytes(content, policy=policy.default)
-        return self._parsed[id]
+            self._rows[id] = _row(id, BytesHeaderParser().parsebytes(content))
+        return self._rows[id]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -141,14 +169,16 @@ class Pages:
 
     async def _list(self, request: Request) -> Response:
         most = request.query_params.get("limit", "")
-        rows = await asyncio.to_thread(self._rows, int(most) if most.isdecimal() else KEPT_MAX)
-        return JSONResponse({"items": [row for row, _ in rows]})
+        rows = await asyncio.to_thread(self._mails.rows, int(most) if most.isdecimal() else KEPT_MAX)
+        return JSONResponse({"items": rows})
 
     async def _one(self, request: Request) -> Response:
         id = request.path_params["id"]
         mail = self._there(id)
         headers = [[name, str(value)] for name, value in mail.items()]
-        return JSONResponse({**_row(id, mail), "text": _text(mail), "html": _html(mail), "headers": headers})
+        return JSONResponse(
+            {**(self._mails.row(id) or {}), "text": _text(mail), "html": _html(mail), "headers": headers}
+        )
 
     async def _html(self, request: Request) -> Response:
         mail = self._there(request.path_params["id"])
@@ -162,21 +192,17 @@ class Pages:
         return PlainTextResponse(content, headers={"X-Content-Type-Options": "nosniff"})
 
     async def _page(self, request: Request) -> Response:
-        rows = await asyncio.to_thread(self._rows)
+        rows, kept = await asyncio.to_thread(self._mails.rows, _SHOWN_MAX), len(self._mails.ids())
         opened = request.query_params.get("id", "")
         mail = self._mails.get(opened) if opened else None
         page = _SHELL.substitute(
-            count=f"{len(rows)} mail{'' if len(rows) == 1 else 's'}",
+            count=f"{kept} mail{'' if kept == 1 else 's'}",
             # An opened mail stays as it is; the list looks for new ones.
             refresh="" if mail else '<meta http-equiv="refresh" content="3">',
-            rows="".join(_line(row, chosen=row["id"] == opened) for row, _ in rows) or _EMPTY,
-            mail="" if mail is None else _opened(_row(opened, mail), _text(mail)),
+            rows="".join(_line(row, chosen=row["id"] == opened) for row in rows) or _EMPTY,
+            mail="" if mail is None else _opened(self._mails.row(opened) or {}, _text(mail)),
         )
         return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE, "Referrer-Policy": "no-referrer"})
-
-    def _rows(self, most: int = KEPT_MAX) -> list[tuple[dict[str, Any], EmailMessage]]:
-        found = [(id, self._mails.get(id)) for id in self._mails.ids()[:most]]
-        return [(_row(id, mail), mail) for id, mail in found if mail is not None]
 
     def _there(self, id: str) -> EmailMessage:
         if (mail := self._mails.get(id)) is None:
@@ -184,16 +210,12 @@ class Pages:
         return mail
 
 
-def _row(id: str, mail: EmailMessage) -> dict[str, Any]:
-    return {
-        "id": id,
-        "message_id": str(mail.get("Message-ID", "")),
-        "from": str(mail.get("From", "")),
-        "to": str(mail.get("To", "")),
-        "subject": str(mail.get("Subject", "")),
-        "date": str(mail.get("Date", "")),
-        "operation": str(mail.get("X-Tally-Operation", "")) or None,
-    }
+def _row(id: str, mail: Message) -> dict[str, Any]:
+    def said(name: str) -> str:
+        return " ".join(str(make_header(decode_header(mail.get(name, "")))).split())
+
+    row: dict[str, Any] = {name: said(header) for name, header in _HEADERS.items()}
+    return {"id": id, **row, "operation": row["operation"] or None}
 
 
 def _text(mail: EmailMessage) -> str:

@@ -36,7 +36,7 @@ def row(kind: str = "confirmed", **more: Any) -> dict[str, Any]:
 
 def sent(**more: Any) -> EmailMessage:
     """The mail as a receiver reads it."""
-    return message_from_bytes(letter(row(**more), SENDER).as_bytes(), policy=policy.default)
+    return message_from_bytes(letter(row(**more), SENDER).content, policy=policy.default)
 
 
 def body(mail: EmailMessage, kind: str) -> str:
