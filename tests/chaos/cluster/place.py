@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from tally.local.ask import ask
 from tests.chaos.cluster.schedule import SERVICES
 from tests.e2e.cluster import RELEASE, ROOT, Cluster, CommandFailed, run
@@ -42,6 +44,8 @@ SETTLED_LOOKS = 2
 LOOK_S = 2.0
 OPEN_TIMEOUT_S = 60.0
 DEFAULT_IMAGE = "tally:chaos"
+
+log = structlog.get_logger()
 
 
 class NotReady(Exception):
@@ -89,7 +93,7 @@ class Place:
             yield self._open()
         finally:
             if not os.environ.get("CHAOS_KEEP"):
-                self._remove()
+                self._leave()
 
     def _install(self) -> None:
         repository, _, tag = self.image.rpartition(":")
@@ -109,6 +113,13 @@ class Place:
         if self.kubectl("get", "namespace", self.release.namespace, "--ignore-not-found").strip():
             self._cluster.helm("uninstall", "--ignore-not-found", "--wait", "--timeout", "3m")
             self.kubectl("delete", "namespace", self.release.namespace, "--timeout=180s")
+
+    def _leave(self) -> None:
+        """Remove it; a cluster that is slow to forget takes no verdict away."""
+        try:
+            self._remove()
+        except CommandFailed as error:
+            log.warning("something was left behind", namespace=self.release.namespace, error=str(error)[-300:])
 
     def _mend(self) -> None:
         """What a run that was killed may have left broken beyond its namespace."""

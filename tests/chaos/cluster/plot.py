@@ -10,7 +10,7 @@ from html import escape
 
 from tests.chaos.cluster.measure import BIN_S, Bin, End, Measured, Strike
 
-WIDTH, LEFT, RIGHT = 1000, 70, 10
+WIDTH, LEFT, RIGHT = 1000, 185, 15
 LANE, PANEL, GAP, HEAD = 16, 150, 40, 20
 COLOURS = {
     End.DONE: "#2f855a",
@@ -21,7 +21,8 @@ COLOURS = {
 }
 FAULT, INK, PALE = "#4a5568", "#1a202c", "#cbd5e0"
 P50, P99 = "#3182ce", "#c05621"
-TICKS = 10
+TICKS_S = (5, 10, 30, 60, 120, 300, 600)
+TICKS_MAX = 12
 
 
 def timeline(run: Measured) -> str:
@@ -59,11 +60,7 @@ def _faults(lanes: Sequence[Sequence[Strike]], x: Callable[[float], float]) -> I
             width = max(1.0, x(strike.to_s) - x(strike.from_s))
             said = f"{strike.name}: {strike.from_s:.0f} to {strike.to_s:.0f} s"
             yield _box(x(strike.from_s), y + 2, width, LANE - 4, FAULT, said)
-        last = lane[-1]
-        if x(last.to_s) < WIDTH * 0.75:
-            yield _text(x(last.to_s) + 5, y + LANE - 4, last.name)
-        else:
-            yield _text(x(lane[0].from_s) - 5, y + LANE - 4, last.name, "end")
+        yield _text(LEFT - 5, y + LANE - 4, lane[0].name, "end")
 
 
 def _throughput(bins: Sequence[Bin], x: Callable[[float], float], top: float) -> Iterator[str]:
@@ -109,8 +106,9 @@ def _frame(unit: str, most: float, top: float) -> Iterator[str]:
 
 
 def _axis(span_s: float, x: Callable[[float], float], y: float, top: float) -> Iterator[str]:
-    for tick in range(TICKS + 1):
-        at_s = span_s * tick / TICKS
+    step_s = next((step_s for step_s in TICKS_S if span_s / step_s <= TICKS_MAX), TICKS_S[-1])
+    for tick in range(int(span_s / step_s) + 1):
+        at_s = float(tick * step_s)
         yield _line(x(at_s), top, x(at_s), y - 12)
         yield _text(x(at_s), y, f"{at_s:.0f} s", "middle")
 
