@@ -22,6 +22,7 @@ def row(kind: str = "confirmed", **more: Any) -> dict[str, Any]:
         "operation": OPERATION,
         "kind": kind,
         "of": "",
+        "id": mail_id(OPERATION, kind, ""),
         "data": {},
         "at": datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC),
         "full_name": "Ada Lovelace",
