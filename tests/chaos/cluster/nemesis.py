@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 
 import structlog
 
-from tests.chaos.cluster.place import Place
+from tests.chaos.cluster.place import NotReady, Place
 from tests.chaos.cluster.schedule import Slot, touched, use_of
 from tests.chaos.history import Fault, Healed, Recorder, now_ns
 
 CALM_S = 3.0
 """Between the end of one fault and the beginning of one that does not overlap it."""
 
-READY_TIMEOUT_S = 240.0
+READY_TIMEOUT_S = 150.0
 """Until all of the release is ready again: new pods on a slow machine, one after the other."""
 
 FAILURES = (subprocess.CalledProcessError, subprocess.TimeoutExpired, AssertionError, IndexError, OSError)
@@ -70,10 +70,13 @@ class Nemesis:
 
     def _strike(self, slot: Slot) -> None:
         fault = slot.fault
-        lead_s = use_of(fault.name).lead_s
         if fault.before:
-            fault.prepare(self._place.release)
-            self._stop.wait(lead_s)
+            try:
+                fault.prepare(self._place.release)
+            except FAILURES as error:
+                log.warning("could not be prepared, and is left out", fault=fault.name, error=_said(error))
+                return
+            self._stop.wait(use_of(fault.name).lead_s)
         log.info(fault.breaks, fault=fault.name)
         numbers = [self._begun(fault.name, target) for target in touched(fault)]
         try:
@@ -82,12 +85,21 @@ class Nemesis:
         except FAILURES as error:
             log.warning("a step failed: the pods are replaced", fault=fault.name, error=_said(error))
             self._replace(slot)
-        self._place.wait_ready(READY_TIMEOUT_S)
-        if fault.name == "nats-wiped":
-            self._place.republish(self._began_at)
+        self._wait_mended(slot)
         for number in numbers:
             self._recorder.write(Healed(number, now_ns()))
         log.info("mended", fault=fault.name)
+
+    def _wait_mended(self, slot: Slot) -> None:
+        """Until all is ready; what does not come back by itself is replaced, once."""
+        try:
+            self._place.wait_ready(READY_TIMEOUT_S)
+        except NotReady as error:
+            log.warning("the pods are replaced", fault=slot.fault.name, error=str(error))
+            self._replace(slot)
+            self._place.wait_ready(READY_TIMEOUT_S)
+        if slot.fault.name == "nats-wiped":
+            self._place.republish(self._began_at)
 
     def _begun(self, name: str, target: str) -> int:
         number = self._recorder.number()

@@ -16,16 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
+import structlog
+
 from tests.chaos.client import Client, new_session
 from tests.chaos.cluster.canary import Canaries
 from tests.chaos.cluster.nemesis import READY_TIMEOUT_S, Nemesis
-from tests.chaos.cluster.place import Doors, Place
+from tests.chaos.cluster.place import Doors, NotReady, Place
 from tests.chaos.cluster.planted import plant
 from tests.chaos.cluster.schedule import schedule
 from tests.chaos.downstream import Inbox
 from tests.chaos.history import Header, Recorder
 from tests.chaos.run import OBSERVER, REQUEST_DEADLINE_S, last_look, new_conference, watching
 from tests.chaos.workload import Town, keep_asking, preload
+from tests.e2e.cluster import CommandFailed
 from tests.e2e.cluster import run as ask_program
 from tests.e2e.faults import Fault
 
@@ -37,6 +40,8 @@ TURN_S = 1.0
 
 AUTHORS, EVENTS = 40, 12
 PLANTED = "planted-bug"
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,11 @@ async def _storm(place: Place, plan: Plan, recorder: Recorder, town: Town, clien
 
 
 async def _awaited(striking: asyncio.Task[None]) -> None:
-    await striking
+    """A nemesis that gives up ends the load; whether all is well is for the last look to say."""
+    try:
+        await striking
+    except (NotReady, CommandFailed) as error:
+        log.error("no more faults", error=str(error)[-300:])
 
 
 async def _keep_asking_while(
