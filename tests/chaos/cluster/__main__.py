@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> Path:
     seed = random.SystemRandom().randrange(1_000_000) if chosen.seed is None else chosen.seed
-    faults = _faults(chosen.faults.replace(",", " ").split())
+    names = chosen.faults.replace(",", " ").split()
+    # What is out of reach an honest gateway leaves to the settler, too: the bug alone shows without faults.
+    faults = () if chosen.planted and not names else _faults(names)
     plan = Plan(seed, chosen.seconds, chosen.clients, faults, chosen.results.absolute(), chosen.planted)
     log.info("chaos", scenario=plan.scenario, seconds=plan.seconds, seed=seed, faults=len(faults))
     return run(plan, Place.of_environment())
@@ -85,9 +87,9 @@ def _reported(path: Path, *, keep: bool) -> int:
 
 def _found(verdicts: Sequence[Verdict]) -> int:
     """A run with a bug in it is good if the checker found it."""
-    by = [verdict.name for verdict in verdicts if verdict.violations and verdict.name in CAUGHT_BY]
-    print(f"the planted bug was found by {', '.join(by)}" if by else "the planted bug was not found")
-    return 0 if by else 1
+    found = any(verdict.violations and verdict.name == CAUGHT_BY for verdict in verdicts)
+    print(f"the planted bug was {'' if found else 'not '}found by {CAUGHT_BY}")
+    return 0 if found else 1
 
 
 def _between(text: str, figures: str) -> str:
@@ -100,7 +102,7 @@ def _chosen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="so long faults are begun")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=None, help="any number; without one, a random one")
-    parser.add_argument("--faults", default="", help="names of files in k8s/faults; all without it")
+    parser.add_argument("--faults", default="", help="names of files in k8s/faults; without it all, or none with --planted")
     parser.add_argument("--planted", action="store_true", help="with a bug that the checker must find")
     parser.add_argument("--keep", action="store_true", help="write the figures to docs/chaos.md")
     parser.add_argument("--report", type=Path, default=None, help="of a recorded history; nothing is run")
