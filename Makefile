@@ -11,7 +11,7 @@ export TALLY_PYTHON CLUSTER NAMESPACE IMAGE KIND_IMAGE POSTGRES_IMAGE NATS_IMAGE
 export BASE_IMAGE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate model chaos-local bench lint alerts trace golden lock clean reset-data run-env test-env \
+.PHONY: help run demo test simulate model chaos-local chaos bench lint alerts trace golden lock clean reset-data run-env test-env \
         chart-docs wheels image kind-up kind-down e2e
 
 help:  ## Print this help
@@ -34,6 +34,10 @@ model: test-env  ## Check the protocol's model in full
 
 chaos-local: test-env  ## Kill processes at random under load: SECONDS=60 SCENARIO=all
 	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
+
+chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=300 FAULTS= SEED= PLANTED= KEEP=
+	@exec $(BIN)/python -m tests.chaos.cluster --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) \
+	    --faults "$(FAULTS)" $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
 
 bench: test-env  ## Measure the speed and write docs/performance.md
 	@$(BIN)/python -m tests.bench && exec $(BIN)/python -m tests.bench --events

@@ -102,7 +102,7 @@ def _chosen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="so long faults are begun")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=None, help="any number; without one, a random one")
-    parser.add_argument("--faults", default="", help="names of files in k8s/faults; without it all, or none with --planted")
+    parser.add_argument("--faults", default="", help="files of k8s/faults; all without it (none with --planted)")
     parser.add_argument("--planted", action="store_true", help="with a bug that the checker must find")
     parser.add_argument("--keep", action="store_true", help="write the figures to docs/chaos.md")
     parser.add_argument("--report", type=Path, default=None, help="of a recorded history; nothing is run")
