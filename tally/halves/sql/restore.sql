@@ -33,9 +33,10 @@ SELECT pg_try_advisory_lock({{lock}});
 SELECT i.inc FROM incarnation i;
 
 -- name: told
--- Whether this database has told this event or a later one of its subject.
-SELECT EXISTS (
-    SELECT FROM outbox o WHERE o.id = $1 OR o.subject = $2 AND split_part(o.type, '.', 1) = $3 AND (o.inc, o.version) >= ($4, $5)
+-- Whether this database has told this event, or is about to tell a later one of its subject.
+SELECT EXISTS (SELECT FROM outbox o WHERE o.id = $1) OR EXISTS (
+    SELECT FROM outbox o
+    WHERE o.published_at IS NULL AND o.subject = $2 AND split_part(o.type, '.', 1) = $3 AND (o.inc, o.version) >= ($4, $5)
 );
 
 -- name: knows_operation
