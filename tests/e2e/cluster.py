@@ -122,14 +122,17 @@ def _is_elsewhere() -> bool:
 
 
 def _build_next(image: str, next_image: str) -> None:
-    """The image with one more migration: what the next version of the author service would bring."""
+    """The image with one more migration: what the next version of the author service would bring.
+
+    It takes its time, and the table's lock at its end only: whoever waits for that fails, however the pods are changed.
+    """
     migrations = ROOT / "services" / "author" / "migrations"
     number = max(int(file.name[:4]) for file in migrations.glob("*.sql")) + 1
     sql = f"{number:04d}_nickname.sql"
     dockerfile = f"""\
 FROM {image}
 USER 0
-RUN printf 'ALTER TABLE author ADD COLUMN nickname text; SELECT pg_sleep(2);' \\
+RUN printf 'SELECT pg_sleep(2); ALTER TABLE author ADD COLUMN nickname text;' \\
     > /opt/tally/src/services/author/migrations/{sql} && chmod 644 /opt/tally/src/services/author/migrations/{sql}
 USER 65532:65532
 """
