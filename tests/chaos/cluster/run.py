@@ -1,6 +1,7 @@
 """One run: a release from nothing, clients and nemesis for a while, then the last look; the release is removed.
 
 Bounded: every step has its own limit. The load goes on until the last fault is mended, so that all of it is seen.
+Ctrl-C (or SIGTERM) during the load ends it: what is broken is mended, and the last look follows.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import random as chance
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -122,25 +124,40 @@ async def _storm(place: Place, plan: Plan, recorder: Recorder, town: Town, clien
     until_s = asyncio.get_running_loop().time() + plan.seconds
     nemesis = Nemesis(place, recorder, schedule(plan.faults, Random(plan.seed + 1)))
     striking = asyncio.create_task(nemesis.run(until_s))
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_awaited(striking))
-        for client in clients:
-            random = Random(plan.seed * 1000 + client.number)
-            tasks.create_task(_keep_asking_while(striking, town, client, random, until_s))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, striking.cancel)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_awaited(striking))
+            for client in clients:
+                random = Random(plan.seed * 1000 + client.number)
+                tasks.create_task(_keep_asking_while(striking, town, client, random, until_s))
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def _awaited(striking: asyncio.Task[None]) -> None:
-    """A nemesis that gives up ends the load; whether all is well is for the last look to say."""
+    """A nemesis that gives up, or is told to, ends the load; whether all is well is for the last look to say."""
     try:
-        await striking
-    except (NotReady, CommandFailed) as error:
+        await asyncio.wait([striking])
+    except asyncio.CancelledError:
+        striking.cancel()
+        await asyncio.wait([striking])
+        raise
+    if striking.cancelled():
+        log.warning("told to stop: everything is mended, and looked at")
+    elif isinstance(error := striking.exception(), NotReady | CommandFailed):
         log.error("no more faults", error=str(error)[-300:])
+    elif error is not None:
+        raise error
 
 
 async def _keep_asking_while(
     striking: asyncio.Task[None], town: Town, client: Client, random: Random, until_s: float
 ) -> None:
-    """One client, until the time is over and the last fault is mended."""
+    """One client, until the time is over and the last fault is mended, or nobody strikes any more."""
     time = asyncio.get_running_loop().time
-    while time() < until_s or not striking.done():
+    while not striking.done() or (time() < until_s and not striking.cancelled() and striking.exception() is None):
         await keep_asking(town, client, random, time() + TURN_S, THINK_MAX_S)
