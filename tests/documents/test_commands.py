@@ -7,6 +7,7 @@ exist; what needs a cluster is run by the end-to-end tests.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
 import promql_parser
 import pytest
 
@@ -32,9 +34,13 @@ ELSEWHERE = {
     "helm": "tests/e2e",
     "kind": "tests/e2e",
     "docker": "tests/e2e",
-    "git": "README.md",
-    "cd": "README.md",
+    "openssl": "tests/integration/statements/test_tls.py",
 }
+#: Pages whose commands a test of their own runs, in its own story.
+OWN_TEST = {"docs/operations/restore.md": "tests/integration/restore/test_runbook.py"}
+
+
+_QUERY = re.compile(r"""psql "\$(\w+)_DATABASE_URL" -c '([^']+)'""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +111,23 @@ def at_the_stack(command: str, stack: LocalStack) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_tells_to_type_works(page: Path, stack: LocalStack) -> None:
+    if (own := OWN_TEST.get(str(page.relative_to(ROOT)))) is not None:
+        assert page.name in (ROOT / own).read_text()
+        return
     environment = surroundings(stack)
     for block in blocks(page):
+        for command in block.commands:
+            asyncio.run(_queried(command, stack))
         script = [at_the_stack(command, stack) for command in block.commands if _runs_here(command)]
         if script:
-            done = _run(script, environment)
+            done = _run(script, {**environment, **_of_a_service(script, stack)})
             assert done.returncode == 0, f"{block}:\n{chr(10).join(script)}\n{done.stdout}\n{done.stderr}"
             assert '"status":4' not in done.stdout.replace(" ", ""), f"{block}: refused\n{done.stdout}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if str(p.relative_to(ROOT)) not in OWN_TEST], ids=lambda page: page.name
+)
 def test_what_cannot_be_typed_here_is_known(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for block in blocks(page):
@@ -126,12 +139,33 @@ def test_what_cannot_be_typed_here_is_known(page: Path) -> None:
             elif word == "promtool":
                 for query in re.findall(r"'([^']+)'", command):
                     promql_parser.parse(query)
-            elif not _runs_here(command):
+            elif not (_runs_here(command) or _QUERY.match(command) or command.startswith("python -m services.")):
                 assert word in ELSEWHERE, f"{block}: nobody runs {command!r}"
+                assert (ROOT / ELSEWHERE[word]).exists()
+
+
+async def _queried(command: str, stack: LocalStack) -> None:
+    """What is typed into psql is asked without it: the machine may have none."""
+    if (query := _QUERY.match(command)) is not None:
+        connection = await asyncpg.connect(stack.dsn(query[1].lower()))
+        try:
+            await connection.fetch(query[2])
+        finally:
+            await connection.close()
+
+
+def _of_a_service(script: list[str], stack: LocalStack) -> dict[str, str]:
+    """What a process of the service has whose own command is typed."""
+    named = re.search(r"-m services\.(\w+)", "\n".join(script))
+    given = stack.environment(named[1]) if named else {}
+    return {name: value for name, value in given.items() if name.startswith("TALLY_")}
 
 
 def _runs_here(command: str) -> bool:
+    """Not what serves: that is what the stack consists of."""
     word = first_word(command)
+    if re.search(r"-m services\.\w+( serve)?$", command):
+        return False
     return word in ("curl", "tally", "python", ".venv/bin/python") or "=$(curl" in command
 
 
