@@ -109,7 +109,7 @@ def files(folder: Path | Traversable, **substitutions: str) -> list[tuple[str, s
 
 
 async def migrate(
-    dsn: str, sources: Iterable[Source], *, lock_wait_s: float = 60.0, connect_wait_s: float = 30.0
+    dsn: str, sources: Iterable[Source], *, lock_wait_s: float = 60.0, connect_wait_s: float = 90.0
 ) -> list[Applied]:
     """Applies what is not applied yet, and returns it. MigrationError if that cannot be done.
 
