@@ -113,6 +113,6 @@ def _under_load(cluster: Cluster, change: Callable[[], object]) -> None:
 def _columns(cluster: Cluster) -> list[str]:
     """The columns that the upgrade's migration brings."""
     sql = "SELECT column_name FROM information_schema.columns WHERE table_name = 'author' AND column_name = 'nickname'"
-    pod = f"{RELEASE}-author-database-0"
-    said = cluster.kubectl("exec", pod, "-c", "postgres", "--", "psql", "-U", "tally", "-d", "author", "-tAc", sql)
+    pod, address = f"{RELEASE}-author-database-0", ("-h", "/var/run/postgresql", "-U", "tally", "-d", "author")
+    said = cluster.kubectl("exec", pod, "-c", "postgres", "--", "psql", *address, "-tAc", sql)
     return said.split()
