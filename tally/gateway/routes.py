@@ -386,8 +386,9 @@ class RelationRoutes:
         )
 
 
-#: What the log says, as the halves would have said it while they knew.
-_ENDED = {"cancelled": "cancelled", "refused": "refused", "voided": "refused"}
+#: What the log says, as the halves would have said it while they knew. (A lone half that was voided says nothing: its
+#: peer may have been live, and cancelled before the epoch was settled.)
+_ENDED = {"cancelled": "cancelled", "refused": "refused"}
 
 
 def _with_log(told: Told, logged: str) -> Any:
