@@ -25,7 +25,7 @@ def within_deadline(lives: Lives, verdict: Verdict) -> Found:
         late_ns = end.at_ns - request.start.at_ns - allowed_ns
         if late_ns <= 0 or _is_down(history, request):
             continue
-        if late_ns > _stalled_ns(history, request.start.at_ns, end.at_ns):
+        if late_ns > stalled_ns(history, request.start.at_ns, end.at_ns):
             yield f"{request!r} of {request.start.target} took {(late_ns + allowed_ns) / 1e9:.3f} s"
 
 
@@ -40,7 +40,7 @@ def _is_down(history: History, request: Request) -> bool:
     )
 
 
-def _stalled_ns(history: History, from_ns: int, to_ns: int) -> int:
+def stalled_ns(history: History, from_ns: int, to_ns: int) -> int:
     """For how long somebody was kept from running between two times; several at once count once."""
     stalled_ns, counted_ns = 0, from_ns
     for stall in sorted(history.stalls, key=lambda stall: stall.at_ns - stall.lasted_ns):

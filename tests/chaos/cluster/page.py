@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tests.chaos.answers import stalled_ns
 from tests.chaos.cluster.measure import ANSWERED, Crowd, End, Measured, Strike, measured
 from tests.chaos.cluster.plot import timeline
 from tests.chaos.history import History, Kind
@@ -85,14 +86,16 @@ def _summary(history: History, run: Measured, verdicts: Sequence[Verdict]) -> st
     header = history.header
     words = Counter(verdict.word for verdict in verdicts)
     said = ", ".join(f"{number} {'hold' if word == 'holds' else word}" for word, number in words.items())
-    stalled_s = sum(stall.lasted_ns for stall in history.stalls) / 1e9
+    ends_ns = [stall.at_ns for stall in history.stalls]
+    stalled_s = stalled_ns(history, 0, max(ends_ns, default=0)) / 1e9
     versions = ", ".join(f"{name} {value}" for name, value in header.versions.items())
     return (
         f"{header.started_at[:16].replace('T', ' ')} UTC: {len(run.all.requests)} requests by {header.clients} "
         f"clients, {len(run.strikes)} faults of {len({strike.name for strike in run.strikes})} kinds on "
         f"{header.environment.get('nodes', '?')} nodes. Of {len(verdicts)} invariants {said}. "
         f"{_share(run.all.available)} of all requests were answered, {_share(run.calm.available)} while nothing was "
-        f"broken. {_settled(history)} The harness itself was not scheduled for {stalled_s:.1f} s in all. {versions}."
+        f"broken. {_settled(history)} For {stalled_s:.0f} s in all the machine did not run who only looked at the "
+        f"clock. {versions}."
     )
 
 
