@@ -73,17 +73,17 @@ class Slot:
 
 def schedule(faults: Sequence[Fault], random: Random) -> Iterator[Slot]:
     """For ever: each fault once, in a new order each time."""
-    before: Fault | None = None
+    going: list[Fault] = []
     while faults:
         for fault in random.sample(faults, len(faults)):
-            overlaps = before is not None and _go_together(before, fault) and random.random() < OVERLAP_SHARE
+            overlaps = _goes_with(going, fault) and random.random() < OVERLAP_SHARE
             lasts_s = use_of(fault.name).lasts_s * random.uniform(0.8, 1.2)
             yield Slot(fault, lasts_s, overlaps)
-            before = fault
+            going = [*going, fault] if overlaps else [fault]
 
 
-def _go_together(one: Fault, other: Fault) -> bool:
-    """Two that break different parts: a rule in a pod's network can't be taken out of a pod that is gone."""
-    if use_of(one.name).alone or use_of(other.name).alone:
+def _goes_with(going: Sequence[Fault], fault: Fault) -> bool:
+    """Whether it breaks another part than those: a rule can't be taken out of the network of a pod that is gone."""
+    if not going or any(use_of(one.name).alone for one in (*going, fault)):
         return False
-    return not set(touched(one)) & set(touched(other))
+    return not any(set(touched(one)) & set(touched(fault)) for one in going)
