@@ -50,7 +50,7 @@ class Forger:
             "of an unknown key": (self.signed(kid="nobody"), 401, "unknown-key"),
             "unsigned": (jwt.encode(self._claims, "", "none", headers={"kid": self._kid}), 401, "algorithm"),
             "signed by a secret": (self.signed("a shared secret of 32 bytes or more", "HS256"), 401, "algorithm"),
-            "from a service that may not": (self._deployment.token("author", self._audience), 403, "caller"),
+            "from a service that may not": (self._deployment.token("notifier", self._audience), 403, "caller"),
             "from an operator": (self._deployment.token("operator", self._audience), 403, "caller"),
         }
 
