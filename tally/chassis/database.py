@@ -46,6 +46,9 @@ Record: TypeAlias = asyncpg.Record
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 R = TypeVar("R")
 
+# A process that vanished with its machine does not hang up. What its sessions hold (an advisory lock, above all) is
+# free again after this many seconds and tries, and not after the two hours that PostgreSQL waits by itself.
+KEEPALIVES: Final = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
 # How long an abandoned statement may take to acknowledge its cancel before its connection is closed instead.
 _SETTLE_S: Final = 1.0
 # How long the caller of a failed transaction waits for its rollback; it goes on in the background.
@@ -437,6 +440,7 @@ class Database:
         statement_ms = round(self._statement_timeout_s * 1000)
         return {
             "application_name": f"tally-{self._name}",
+            **KEEPALIVES,
             "statement_timeout": str(statement_ms),
             "lock_timeout": str(max(1, statement_ms // 2)),
             # A transaction that waits for *us* holds its locks for no longer than this.

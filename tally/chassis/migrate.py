@@ -29,7 +29,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from tally.chassis.database import Connection, Database, DatabaseFault, substituted
+from tally.chassis.database import KEEPALIVES, Connection, Database, DatabaseFault, substituted
 
 # Spells "tally" in a 64-bit key of `pg_advisory_lock`; the same for every service, each of which has its own database.
 LOCK_KEY: Final = 0x74616C6C79
@@ -152,7 +152,8 @@ async def _connected(dsn: str, wait_s: float) -> Connection:
     give_up_at = loop.time() + wait_s
     while True:
         try:
-            return await asyncpg.connect(dsn, timeout=_CONNECT_S, server_settings={"application_name": "tally-migrate"})
+            settings = {"application_name": "tally-migrate", **KEEPALIVES}
+            return await asyncpg.connect(dsn, timeout=_CONNECT_S, server_settings=settings)
         except (OSError, asyncpg.CannotConnectNowError) as error:
             if loop.time() >= give_up_at:
                 raise MigrationError(f"The database cannot be reached: {error or 'no answer'}.") from error

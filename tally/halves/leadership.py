@@ -10,6 +10,7 @@ import contextlib
 
 import asyncpg
 
+from tally.chassis.database import KEEPALIVES
 from tally.halves.schema import lock_key
 from tally.protocol.relationship import Relationship
 
@@ -41,7 +42,7 @@ class Leadership:
         if self._connection is None or self._connection.is_closed():
             self._held = False
             self._connection = await asyncpg.connect(
-                self._url, server_settings={"application_name": self._name}, timeout=_PATIENCE_S
+                self._url, server_settings={"application_name": self._name, **KEEPALIVES}, timeout=_PATIENCE_S
             )
         if self._held:
             await self._connection.execute("SELECT 1")

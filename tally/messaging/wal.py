@@ -33,7 +33,7 @@ import msgspec
 import structlog
 
 from tally.chassis.clock import Clock
-from tally.chassis.database import Connection, DatabaseUnavailable, Record, load_queries
+from tally.chassis.database import KEEPALIVES, Connection, DatabaseUnavailable, Record, load_queries
 from tally.chassis.signals import Signals
 from tally.messaging.outbox import CHANNEL, Outbox
 from tally.messaging.relay import Relay, RelaySettings
@@ -186,7 +186,12 @@ class WalRelay(Relay):
                 self._url,
                 timeout=_CONNECT_S,
                 command_timeout=_STATEMENT_S,
-                server_settings={"application_name": "tally-outbox-wal", "timezone": "UTC", "datestyle": "ISO"},
+                server_settings={
+                    "application_name": "tally-outbox-wal",
+                    "timezone": "UTC",
+                    "datestyle": "ISO",
+                    **KEEPALIVES,
+                },
             )
         if not self._leads:
             self._leads = bool(await self._reader.fetchval(queries.lead, CHANNEL))

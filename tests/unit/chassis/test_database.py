@@ -16,6 +16,7 @@ import pytest
 
 from tally.chassis import context, logs
 from tally.chassis.database import (
+    KEEPALIVES,
     Contended,
     Database,
     DatabaseFault,
@@ -104,6 +105,16 @@ async def test_json_and_uuids_are_python_values(database: Database) -> None:
     assert row["j"] == {"a": [1, None]}
     assert row["u"] == some
     assert isinstance(row["u"], uuid.UUID)
+
+
+async def test_a_session_of_a_process_that_vanished_ends_within_seconds(database: Database) -> None:
+    session = await database.session()
+    try:
+        told = {name: int(await session.fetchval(f"SHOW {name}")) for name in KEEPALIVES}
+    finally:
+        await session.close()
+    idle_s, interval_s, count = told.values()
+    assert 0 < idle_s + interval_s * count <= 15
 
 
 async def test_the_server_knows_our_name_and_our_limits(database: Database) -> None:
