@@ -32,8 +32,9 @@ simulate: test-env  ## Run the deterministic simulation: SEEDS=200
 model: test-env  ## Check the protocol's model in full
 	@exec $(BIN)/python -m tests.model
 
-chaos-local: test-env  ## Kill processes at random under load: SECONDS=60 SCENARIO=all
-	@exec $(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
+chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
+	@exec $(BIN)/python -m pytest -m chaos tests/integration
 
 chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=300 FAULTS= SEED= PLANTED= KEEP=
 	@exec $(BIN)/python -m tests.chaos.cluster --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) \
