@@ -21,7 +21,7 @@ _DEAD = (Row.VOID, Row.CANCELLED, Row.CLOSED)
 #: Why a half never lived; the other reasons leave open whether it did.
 _LASTING = frozenset(Reason) - {Reason.KILLED, Reason.CANCELLED, Reason.DELETED, Reason.LOST}
 #: Younger operations have all the void rows that they ever had, though the clocks differ.
-_REMEMBERED_MS = VOID_KEEP_MS // 2
+REMEMBERED_MS = VOID_KEEP_MS // 2
 
 
 class State(StrEnum):
@@ -79,7 +79,7 @@ def _state(held: dict[Side, wire.StatusItem], age_ms: int) -> State:
             return State.CANCELLED
         # Without its row, a side can't say any more why it is dead; and "killed" says no more than that the other was.
         told = all(row is not Row.CLOSED for row in rows) or any(item.why in _LASTING for item in held.values())
-        return State.REFUSED if told or age_ms < _REMEMBERED_MS else State.GONE
+        return State.REFUSED if told or age_ms < REMEMBERED_MS else State.GONE
     if len(rows) < len(Side):
         return State.UNKNOWN
     return State.DONE if all(row is Row.LIVE for row in rows) else State.UNDECIDED

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unittest.mock import patch
 
 from services.attendance import ATTENDANCE
+from tally.gateway import status as status_module
 from tally.gateway.coalescer import Coalescer
 from tally.halves import memory as memory_module
 from tally.halves import settler as settler_module
@@ -71,6 +72,7 @@ def _constants(settings: Settings) -> Iterator[None]:
     with (
         patch.dict(bounds, _NARROW if settings.narrow else {}),
         patch.object(memory_module, "VOID_KEEP_MS", settings.void_keep_ms),
+        patch.object(status_module, "REMEMBERED_MS", settings.void_keep_ms // 2),
         patch.object(memory_module, "LIST_MAX", settings.list_max),
         patch.object(settler_module, "LIST_MAX", settings.list_max),
     ):
