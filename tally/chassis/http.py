@@ -255,12 +255,15 @@ class Preferences(Struct, frozen=True):
     wait_s: int | None = None
 
 
+_NO_PREFERENCES: Final = Preferences()
 # One member of the list: up to a comma that stands outside quotes. Nothing follows it, so it never tries twice.
 _MEMBER: Final = re.compile(r'(?:[^",]|"[^"]*"?)+')
 
 
 def preferences(request: Request) -> Preferences:
     """What the `Prefer` headers ask for: the first of each preference counts, unknown ones are ignored."""
+    if all(name != b"prefer" for name, _ in request.scope["headers"]):
+        return _NO_PREFERENCES
     asked: dict[str, str] = {}
     for header in request.headers.getlist("prefer"):
         for member in _MEMBER.findall(header):

@@ -63,6 +63,9 @@ class Reporter:
     async def run_once(self) -> None:
         """Sends what there is, or drops it."""
         notes, self._notes = self._notes, []
+        if not self._stream.connected:
+            self._dropped.inc(len(notes))
+            return
         for start in range(0, len(notes), _ITEMS_MAX):
             await self._send(notes[start : start + _ITEMS_MAX])
 
