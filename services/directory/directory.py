@@ -38,10 +38,9 @@ from tally.messaging.inbox import Delivered, Inbox
 from tally.messaging.parked import parked_routes
 from tally.messaging.projection import Freshness
 from tally.messaging.rebuild import Rebuild
-from tally.messaging.stream import Stream, StreamSettings
+from tally.messaging.stream import Stream, StreamSettings, end
 
 NAME: Final = "directory"
-_CANCEL_S: Final = 0.5
 VIEW: Final = f"{NAME}-view"
 _HERE: Final = files("services.directory")
 
@@ -121,7 +120,7 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
                 gauges.run(),
             )
             for one in work:
-                stack.push_async_callback(_ended, tasks.create_task(one))
+                stack.push_async_callback(end, tasks.create_task(one))
             yield
 
     public = [
@@ -148,10 +147,3 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
         faults=faults,
         clock=clock,
     )
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancels it until it has ended: `asyncio.wait_for`, which nats-py waits by, may lose a cancel (CPython 3.11)."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=_CANCEL_S)

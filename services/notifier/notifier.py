@@ -25,7 +25,7 @@ from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
 from tally.messaging.inbox import Inbox
 from tally.messaging.parked import parked_routes
-from tally.messaging.stream import Stream, StreamSettings
+from tally.messaging.stream import Stream, StreamSettings, end
 
 NAME: Final = "notifier"
 
@@ -97,7 +97,7 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
             # An agent that dies takes the process with it: a service that half works helps nobody.
             agents = await stack.enter_async_context(asyncio.TaskGroup())
             for agent in (inbox.run(), mailer.run()):
-                stack.callback(agents.create_task(agent).cancel)
+                stack.push_async_callback(end, agents.create_task(agent))
             yield
 
     return Service(

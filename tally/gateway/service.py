@@ -39,7 +39,7 @@ from tally.gateway.status import StatusReader
 from tally.gateway.ui.page import Page
 from tally.halves.peer import Peer
 from tally.halves.transport import HttpTransport
-from tally.messaging.stream import Stream
+from tally.messaging.stream import Stream, end
 from tally.protocol.relationship import Relationship, Side
 
 _KINDS = ["read", "write"]
@@ -157,8 +157,8 @@ def gateway(
                 working = agents.create_task(deferred.run(), name="deferred")
                 reporting = agents.create_task(reporter.run(), name="reporter")
                 yield
-                working.cancel()
-                reporting.cancel()
+                await end(working)
+                reporting.cancel()  # once: it sends what is left
             await participants.close()
 
     return Service(

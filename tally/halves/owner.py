@@ -45,7 +45,7 @@ from tally.messaging.outbox import Outbox
 from tally.messaging.outbox_routes import outbox_routes
 from tally.messaging.parked import parked_routes
 from tally.messaging.relay import RelaySettings
-from tally.messaging.stream import Stream
+from tally.messaging.stream import Stream, end
 from tally.messaging.wal import relay_of
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
@@ -188,10 +188,10 @@ def owner(
             stack.push_async_callback(leadership.close)
             # An agent that dies takes the process with it: a service that half works helps nobody.
             agents = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(agents.create_task(restorer.run(), name="restorer").cancel)
-            stack.callback(agents.create_task(relay.run(), name="relay").cancel)
+            stack.push_async_callback(end, agents.create_task(restorer.run(), name="restorer"))
+            stack.push_async_callback(end, agents.create_task(relay.run(), name="relay"))
             for inbox in inboxes:
-                stack.callback(agents.create_task(inbox.run(), name=inbox.name).cancel)
+                stack.push_async_callback(end, agents.create_task(inbox.run(), name=inbox.name))
             if isinstance(settings, RightSettings):
                 settler = Settler(
                     relationship,
@@ -205,10 +205,10 @@ def owner(
                     tell_voided=lambda side, ops: store.tell_voided(side, ops, clock.now_ms()),
                 )
                 calls.announce(other, ["settle"])
-                stack.callback(agents.create_task(settler.run(), name="settler").cancel)
+                stack.push_async_callback(end, agents.create_task(settler.run(), name="settler"))
                 if relationship.end(side).seats:
                     census = Census(relationship, store, signals)
-                    stack.callback(agents.create_task(census.run(), name="census").cancel)
+                    stack.push_async_callback(end, agents.create_task(census.run(), name="census"))
             yield
 
     return Service(
