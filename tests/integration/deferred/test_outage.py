@@ -99,6 +99,10 @@ def test_without_the_broker_it_is_refused_and_nothing_happens_later(stack: Local
         assert scene.ask("POST", f"/event/{scene.event()}/attendance/{author}").status == 201
     finally:
         stack.start_service("nats")
+    # The gateway finds the broker again by itself.
+    other = f"/event/{scene.event()}/attendance/{author}"
+    later = until(lambda: scene.ask("POST", other, ASYNC), lambda answer: answer.status == 202)
+    assert scene.end(later.body["id"])["state"] == "confirmed"
     assert scene.ask("GET", f"/event/{event}/attendance/{author}").status == 404
 
 
