@@ -8,9 +8,9 @@
         case Silent(reason):       anything may have happened, now or later
 
 `NotSent` is proof that the protocol builds on, so it is claimed only where this request was never handed to a
-connection: aiohttp gave up while resolving, connecting, or waiting for a free connection. All else without a
-valid answer is `Silent`: a timeout, a reset, a body cut short, a reused connection that the peer was just closing, a
-status without a problem (some proxy's), a redirect (never followed).
+connection (`exchange.py`): it was given up while resolving, connecting, or waiting for a free connection. All else
+without a valid answer is `Silent`: a timeout, a reset, a body cut short, a reused connection that the peer was just
+closing, a status without a problem (some proxy's), a redirect (never followed).
 
 What travels along: the trace, the request id, what is left of the deadline, and a token for the peer where there is
 a source of them. One attempt per call: retries, breakers and bulkheads wrap `_attempt` from outside.
@@ -22,21 +22,21 @@ import contextlib
 import functools
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 import structlog
-from aiohttp import ClientRequest, ClientResponse, ClientTimeout, hdrs
-from yarl import URL
+from aiohttp import ClientResponse, ClientTimeout
 
 from tally.chassis import context, problems
 from tally.chassis.auth import expires_s
 from tally.chassis.clock import Clock, SystemClock
+from tally.chassis.exchange import Answer, Broken, Connections, NotConnected
 from tally.chassis.signals import Signals, exemplar
 from tally.resilience.deadline import HEADER as DEADLINE_HEADER
 from tally.resilience.deadline import Deadline
@@ -84,14 +84,9 @@ _LABELS: Final[Mapping[type[Outcome], str]] = {
     Rejected: "rejected",
 }
 
-# A connection that idles longer is closed by us, not used again. Less than the server's 75 s (`app.py`), so that
-# a request seldom meets a connection that is just being closed.
-_KEEP_ALIVE_S: Final = 60.0
-# How long an address is trusted: a pod that moved is found again after this.
-_DNS_S: Final = 5
 # How long an answer that goes on may be silent: who sends one lets hear of itself more often.
 _SILENCE_S: Final = 30.0
-_SKIPPED_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding")
+_PORTS: Final = {"http": 80, "https": 443}
 
 _log = structlog.get_logger(__name__)
 
@@ -124,29 +119,35 @@ class Client:
         self._reply_max_bytes = reply_max_bytes
         self._clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
-        self._url = functools.lru_cache(maxsize=1024)(self._built_url)
+        self._connections: dict[str, Connections] = {}
+        self._hosts: dict[str, bytes] = {}
 
     async def start(self) -> None:
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            limit_per_host=self._connections_max,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            ttl_dns_cache=_DNS_S,
-            ssl=ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True,
-        )
+        tls = ssl.create_default_context(cafile=self._ca_file)
+        for peer, url in self._peers.items():
+            parts = urlsplit(url)
+            self._hosts[peer] = b"Host: %s\r\n" % parts.netloc.rpartition("@")[2].encode("idna")
+            self._connections[peer] = Connections(
+                parts.hostname or "",
+                parts.port or _PORTS[parts.scheme],
+                tls=tls if parts.scheme == "https" else None,
+                most=self._connections_max,
+                body_max_bytes=self._reply_max_bytes,
+            )
+        # For answers that go on: the rest of HTTP.
         self._session = aiohttp.ClientSession(
-            connector=connector,
-            request_class=_Request,
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections_max, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            skip_auto_headers=_SKIPPED_HEADERS,
         )
         if self._token_source is not None:
             for peer in self._peers:
                 self._signals.token_expires_seconds(peer).set_function(functools.partial(self._token_left_s, peer))
 
     async def close(self) -> None:
+        for connections in self._connections.values():
+            connections.close()
         if self._session is not None:
             await self._session.close()
 
@@ -181,9 +182,8 @@ class Client:
         assert self._session is not None, "the client has been started"
         timeout = ClientTimeout(total=None, connect=min(self._connect_timeout_s, left_s), sock_read=_SILENCE_S)
         given = {**self._headers(peer, left_s), **headers}
-        _mark.set(_Mark())
         async with self._session.get(
-            self._url(peer, path), headers=given, allow_redirects=False, timeout=timeout
+            self._peers[peer].rstrip("/") + path, headers=given, allow_redirects=False, timeout=timeout
         ) as response:
             yield response
 
@@ -204,56 +204,33 @@ class Client:
                 duration.observe(self._clock.monotonic_s() - begun_s, exemplar(here))
 
     async def _sent(self, peer: str, path: str, body: bytes | None, left_s: float) -> Outcome:
-        assert self._session is not None, "the client has been started"
+        connections = self._connections[peer]
+        until_s = self._clock.monotonic_s() + left_s
         try:
-            headers = self._headers(peer, left_s)
+            request = self._request(peer, path, body, left_s)
         except Exception as error:  # a key that cannot be read, a token file that is not there
             _log.warning("no token for a call", peer=peer, reason=str(error))
             return NotSent("token")
-        mark = _Mark()
-        _mark.set(mark)
         try:
-            async with self._session.request(
-                "GET" if body is None else "POST",
-                self._url(peer, path),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=ClientTimeout(
-                    total=left_s, connect=min(self._connect_timeout_s, left_s), ceil_threshold=_NO_ROUNDING_S
-                ),
-            ) as response:
-                return await self._read(response)
-        except (aiohttp.ClientError, OSError) as error:
-            return Silent(_why_silent(error)) if mark.sent else NotSent(_why_not_sent(error))
-
-    async def _read(self, response: ClientResponse) -> Outcome:
-        status = response.status
-        body = await self._bounded(response)
-        if body is None:
-            return Silent("too-large")
-        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            return Reply(body)
-        if status < HTTPStatus.BAD_REQUEST or response.content_type != problems.CONTENT_TYPE:
-            return Silent(f"status-{status}")
+            connection = await connections.acquire(min(self._connect_timeout_s, left_s))
+        except NotConnected as error:
+            return NotSent(error.reason)
         try:
-            seen = _decode_problem(body)
-        except msgspec.MsgspecError:
-            return Silent(f"status-{status}")
-        return Rejected(status, seen.code, _seconds(response.headers.get(hdrs.RETRY_AFTER)), seen.detail)
+            return _outcome(await connections.exchange(connection, request, until_s - self._clock.monotonic_s()))
+        except Broken as error:
+            return Silent(error.reason)
 
-    async def _bounded(self, response: ClientResponse) -> bytes | None:
-        """The body; None where it is larger than we are ready to hold."""
-        most, length = self._reply_max_bytes, response.content_length
-        if length is not None:
-            return None if length > most else await response.read()
-        parts, size = [], 0
-        async for part in response.content.iter_any():
-            size += len(part)
-            if size > most:
-                return None
-            parts.append(part)
-        return b"".join(parts)
+    def _request(self, peer: str, path: str, body: bytes | None, left_s: float) -> bytes:
+        """The whole request. ValueError where a header would smuggle another one."""
+        headers = self._headers(peer, left_s)
+        if body is not None:
+            headers["Content-Length"] = str(len(body))
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+        head = "".join(lines).encode("latin-1")
+        line = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\n".encode()
+        if head.count(b"\n") != len(lines) or line.count(b"\n") != 1 or line.count(b" ") != _SPACES:
+            raise ValueError("a line break or a blank where none may be")
+        return b"".join((line, self._hosts[peer], head, b"\r\n", body or b""))
 
     def _headers(self, peer: str, left_s: float) -> dict[str, str]:
         here = context.current()
@@ -273,35 +250,8 @@ class Client:
             return 0.0
         return max(0.0, expires_s(token) - self._clock.now_ms() / 1000)
 
-    def _built_url(self, peer: str, path: str) -> URL:
-        return URL(self._peers[peer].rstrip("/") + path, encoded=True)
-
     def __repr__(self) -> str:
         return f"<Client to {', '.join(self._peers)}{'' if self._session else ' not started'}>"
-
-
-# aiohttp rounds timeouts above this up to whole seconds.
-_NO_ROUNDING_S: Final = 3600.0
-
-
-class _Mark:
-    """Whether a request has been handed to a connection."""
-
-    __slots__ = ("sent",)
-
-    def __init__(self) -> None:
-        self.sent = False
-
-
-_mark: ContextVar[_Mark] = ContextVar("tally_client_mark")
-
-
-class _Request(ClientRequest):
-    """aiohttp's request, which says when it is handed to a connection. Before that, nothing of it was written."""
-
-    async def send(self, conn: aiohttp.connector.Connection) -> ClientResponse:
-        _mark.get().sent = True
-        return await super().send(conn)
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -314,28 +264,21 @@ class _Problem(msgspec.Struct, frozen=True):
 _decode_problem: Final = msgspec.json.Decoder(_Problem).decode
 
 
-def _why_not_sent(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "dns"
-        case aiohttp.ClientSSLError() | aiohttp.ClientConnectorCertificateError():
-            return "tls"
-        case TimeoutError():
-            return "no-connection"
-        case _:
-            return "refused"
+# In "POST /path HTTP/1.1".
+_SPACES: Final = 2
 
 
-def _why_silent(error: Exception) -> str:
-    match error:
-        case TimeoutError():
-            return "timeout"
-        case aiohttp.ClientPayloadError():
-            return "cut-short"
-        case aiohttp.ClientResponseError():
-            return "not-http"
-        case _:
-            return "reset"
+def _outcome(answer: Answer) -> Outcome:
+    status = answer.status
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return Reply(answer.body)
+    if status < HTTPStatus.BAD_REQUEST or answer.content_type != problems.CONTENT_TYPE:
+        return Silent(f"status-{status}")
+    try:
+        seen = _decode_problem(answer.body)
+    except msgspec.MsgspecError:
+        return Silent(f"status-{status}")
+    return Rejected(status, seen.code, _seconds(answer.retry_after), seen.detail)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -343,8 +343,7 @@ async def test_a_caller_that_is_cancelled_is_counted_and_its_connection_closed()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert counted(client, "cancelled")
-        assert client._session is not None
-        assert not client._session.connector._acquired  # type: ignore[union-attr]
+        assert client._connections["author"].in_use == 0
 
 
 async def test_an_unknown_peer_is_a_mistake() -> None:
