@@ -29,8 +29,8 @@ test: test-env  ## Run all tests
 simulate: test-env  ## Run the deterministic simulation: SEEDS=200
 	@exec $(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
-model: test-env  ## Check the protocol's model in full
-	@exec $(BIN)/python -m tests.model
+model: test-env  ## Check the protocol's model in full: a quarter of an hour
+	@exec $(BIN)/python -m tests.model --jobs 2
 
 chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
