@@ -78,7 +78,9 @@ class Programs:
 
 def account_for(data: Path) -> Account | None:
     """Who must run PostgreSQL on this data folder; None means whoever we are."""
-    if os.geteuid() != 0:
+    if (uid := os.geteuid()) != 0:
+        if not data.exists():
+            _must_have_a_name(uid)
         return None
     if data.exists() and (owner := data.stat()).st_uid != 0:
         return Account(owner.st_uid, owner.st_gid)
@@ -89,6 +91,17 @@ def account_for(data: Path) -> Account | None:
             "PostgreSQL does not run as root, and there is no user `nobody` to run it: run Tally as a normal user."
         ) from None
     return Account(nobody.pw_uid, nobody.pw_gid)
+
+
+def _must_have_a_name(uid: int) -> None:
+    """PostgreSQL's initdb asks who it is, and takes no number for an answer."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise LocalError(
+            f"PostgreSQL needs a user with a name, and this is number {uid} without one (a container's --user?): add "
+            "it to /etc/passwd, or run Tally as another user; root will do."
+        ) from None
 
 
 def programs(account: Account | None, environ: Mapping[str, str] = os.environ) -> Programs:

@@ -174,6 +174,11 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
+    elif not folder.is_dir():
+        raise LocalError(
+            f"{folder} is a file, and a folder is needed there: move it away, or name another folder with "
+            "TALLY_LOCAL_FOLDER=…."
+        )
 
 
 def surroundings(account: Account | None, **environment: str) -> dict[str, Any]:

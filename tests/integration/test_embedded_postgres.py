@@ -272,6 +272,19 @@ def test_a_normal_user_runs_it_as_himself(folder: Path) -> None:
     assert (done.stdout, done.stderr) == (f"{nobody.uid} ['1']\n", "")
 
 
+def test_a_user_without_a_name_is_told_that_initdb_needs_one(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_242_424)
+    with pytest.raises(LocalError, match=r"needs a user with a name, and this is number 4242424 "):
+        account_for(folder)
+
+
+def test_a_file_where_the_folder_should_be_is_named(folder: Path) -> None:
+    folder.write_text("mine")
+    with pytest.raises(LocalError, match=r" is a file, and a folder is needed there"):
+        EmbeddedPostgres(folder).start()
+    assert folder.read_text() == "mine"
+
+
 def can_run(account: Account, interpreter: str) -> bool:
     try:
         tried = subprocess.run(
