@@ -443,6 +443,17 @@ def make_key(key_file: Path, jwks_file: Path) -> None:
     jwks_file.write_bytes(msgspec.json.encode(jwks))
 
 
+def check_key(key_file: Path, jwks_file: Path) -> None:
+    """AuthError unless tokens that are made with the one can be checked by the other."""
+    _, _, kid = _private_key(str(key_file))
+    try:
+        public = _public_keys(jwks_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise AuthError(f"the public keys {jwks_file} can't be used: {error}") from error
+    if kid not in public:
+        raise AuthError(f"the token key {key_file} is none of those in {jwks_file}")
+
+
 def _private_key(key_file: str) -> tuple[Any, str, str]:
     try:
         key = serialization.load_pem_private_key(Path(key_file).read_bytes(), password=None)

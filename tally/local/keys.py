@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tally.chassis.auth import make_key
+from tally.chassis.auth import AuthError, check_key, make_key
+from tally.local.failure import LocalError
 
 
 def token_variables(folder: Path) -> dict[str, str]:
@@ -22,4 +23,12 @@ def token_variables(folder: Path) -> dict[str, str]:
         make_key(half_key, half_jwks)
         os.replace(half_jwks, jwks_file)
         os.replace(half_key, key_file)
+    try:
+        check_key(key_file, jwks_file)
+    except AuthError as error:
+        # Nothing that is stored depends on it, but who deletes it is the owner: it may be a copy of another one's.
+        raise LocalError(
+            f"The key by which the services know each other is damaged ({error}): delete the folder {keys}, and the "
+            "next start makes another."
+        ) from error
     return {"TALLY_TOKEN_KEY_FILE": str(key_file), "TALLY_TOKEN_JWKS": str(jwks_file)}

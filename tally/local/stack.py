@@ -333,6 +333,11 @@ class LocalStack:
             )
             try:
                 child.start()
+            except FileNotFoundError as error:
+                raise LocalError(
+                    f"The {program.name} service's program {error.filename} is missing: `make clean` and then "
+                    "`make run` install it again."
+                ) from error
             except OSError as error:
                 raise LocalError(f"The {program.name} service cannot be started: {error}.") from error
         self._wait_ready(tuple(self._children), go_on, timeout_s)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from tally.local.ask import ask
 from tally.local.failure import LocalError
+from tally.local.keys import token_variables
 from tally.local.services import ADMIN_OFFSET
 from tally.local.stack import LocalStack, free_ports
 from tally.local.walkthrough import Demonstration
@@ -284,6 +286,30 @@ def test_a_service_that_does_not_come_up_is_explained_and_nothing_is_left(
         stack.start(timeout_s=3)
     assert all(word in str(refused.value) for word in words)
     assert [process for process in psutil.Process().children(recursive=True) if process not in before] == []
+
+
+def test_a_program_that_is_missing_is_named_with_how_to_get_it(folder: Path) -> None:
+    gone = replace(NATS, command=("{bin}/no-such-program",))
+    with pytest.raises(LocalError, match=r"^The nats service's program .*/no-such-program is missing: `make clean` "):
+        LocalStack(folder, programs=(gone,), ports=free_ports((gone,))).start()
+
+
+@pytest.mark.parametrize("file", ["service.pem", "jwks.json"])
+def test_a_damaged_key_is_explained_before_anything_starts(folder: Path, file: str) -> None:
+    token_variables(folder)
+    (folder / "keys" / file).write_text("garbage")
+    with pytest.raises(
+        LocalError, match=r"^The key by which the services know each other is damaged .*delete the folder"
+    ):
+        a_stack(folder).start()
+
+
+def test_a_key_of_another_pair_is_explained(folder: Path) -> None:
+    token_variables(folder)
+    token_variables(folder.with_name("other"))
+    (folder.with_name("other") / "keys" / "jwks.json").replace(folder / "keys" / "jwks.json")
+    with pytest.raises(LocalError, match="is none of those in"):
+        token_variables(folder)
 
 
 # `tally run`, as the process that a person starts
