@@ -4,6 +4,7 @@
 SEEDS ?= 200
 SECONDS ?= 60
 SCENARIO ?= all
+RELATIONSHIPS ?= attendance talk
 IMAGE ?= tally:0.1.0
 BASE_IMAGE ?= python:3.11-slim
 BIN := .venv/bin
@@ -32,8 +33,9 @@ simulate: test-env  ## Run the deterministic simulation: SEEDS=200
 model: test-env  ## Check the protocol's model in full: a quarter of an hour
 	@exec $(BIN)/python -m tests.model --jobs 2
 
-chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all
-	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) --scenario $(SCENARIO)
+chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all RELATIONSHIPS=
+	@for one in $(RELATIONSHIPS); do \
+	    $(BIN)/python -m tests.chaos --relationship $$one --seconds $(SECONDS) --scenario $(SCENARIO) || exit; done
 	@exec $(BIN)/python -m pytest -m chaos tests/integration
 
 chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=300 FAULTS= SEED= PLANTED= KEEP=

@@ -2,6 +2,7 @@
 
 Whoever notices that something cannot be done raises `Problem(code, detail)`; what that means in HTTP stands
 in `CODES` and nowhere else. A code is a promise to clients: it is never renamed, its meaning never widens.
+The reference deployment's are in the table; what another entity or relationship needs besides, it declares.
 `detail` is a sentence for the person who reads the answer. It must hold no SQL, no stack and no secret.
 
 What nobody foresaw becomes `internal`: logged with its traceback here, and told to the caller without it.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -42,7 +44,7 @@ class Code(Struct, frozen=True):
     retry_after_s: float | None = None
 
 
-CODES: Final[Mapping[str, Code]] = {
+_codes: Final[dict[str, Code]] = {
     # The request cannot be understood.
     "bad-request": Code(400, "The request is malformed"),
     "not-json": Code(400, "The body is not JSON"),
@@ -85,6 +87,17 @@ CODES: Final[Mapping[str, Code]] = {
     "outcome-unknown": Code(504, "Whether it was done is not known yet", retryable=True, retry_after_s=3),
     "internal": Code(500, "Something went wrong on our side"),
 }
+CODES: Final[Mapping[str, Code]] = MappingProxyType(_codes)
+
+
+def declare(codes: Mapping[str, Code]) -> None:
+    """Codes of this process besides the table's, before any of them is raised or documented.
+
+    ValueError if one has another meaning already: clients could not tell the two apart.
+    """
+    for code, meaning in codes.items():
+        if _codes.setdefault(code, meaning) != meaning:
+            raise ValueError(f"the code {code} means {_codes[code]!r} already, not {meaning!r}")
 
 
 class FieldError(Struct, frozen=True):

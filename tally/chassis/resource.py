@@ -57,7 +57,7 @@ from tally.chassis.http import (
     path_uuid,
     query_value,
 )
-from tally.chassis.problems import Problem
+from tally.chassis.problems import Code, Problem, declare
 
 T = TypeVar("T")
 
@@ -109,6 +109,9 @@ class Resource:
     volatile: tuple[str, ...] = ()
     """View fields that change without a new version: they count for If-None-Match, not for If-Match."""
     new_id: Callable[[], UUID] = uuid7
+
+    def __post_init__(self) -> None:
+        declare({self.not_found: Code(HTTPStatus.NOT_FOUND, f"There is no such {self.name}")})
 
     def routes(self, database: Database) -> list[Route]:
         """The five routes, for `Service` and for the OpenAPI document."""

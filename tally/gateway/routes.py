@@ -31,9 +31,10 @@ from tally.chassis.http import (
 )
 from tally.chassis.http import after as after_of
 from tally.chassis.http import limit as limit_of
-from tally.chassis.problems import Problem
+from tally.chassis.problems import Problem, declare
 from tally.gateway import outcome
 from tally.gateway.cancel import Canceller
+from tally.gateway.codes import codes_of
 from tally.gateway.create import Creator
 from tally.gateway.deferral import Accepted, Desk
 from tally.gateway.history import Directory, History
@@ -120,6 +121,7 @@ class RelationRoutes:
         self._clock = clock
         left, right, name = relationship.left.entity, relationship.right.entity, relationship.name
         self._left, self._right = left, right
+        declare(codes_of(relationship))
         self._path = f"/{right}/{{{right}}}/{name}/{{{left}}}"
         self._resource = msgspec.defstruct(
             name.capitalize(),
@@ -142,7 +144,7 @@ class RelationRoutes:
             "problems": (
                 "not-a-uuid",
                 *not_found,
-                f"{right}-full",
+                *([f"{right}-full"] if self._relationship.right.seats else []),
                 "contended",
                 *failures,
                 "invalid-header",

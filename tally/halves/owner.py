@@ -82,15 +82,15 @@ class RightSettings(OwnerSettings, frozen=True, kw_only=True):
     settle_period_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds between rounds of the settler.")] = 1.0
 
 
-def sources(relationship: Relationship, service: str) -> list[Source]:
-    """The migrations of a service's database, in their order: what the entity needs, the entity, its half, its copy of
-    the other side's entity."""
+def sources(relationship: Relationship, service: str, package: str | None = None) -> list[Source]:
+    """The migrations of a service's database, in their order: what the entity needs, the entity (in the folder
+    `migrations` of the service's package), its half, its copy of the other side's entity."""
     side = relationship.side_of(service)
     copy = relationship.end(side.peer).copy
     return [
         Source("chassis", migrate.files(files("tally.chassis").joinpath("migrations"))),
         Source("messaging", migrate.files(files("tally.messaging").joinpath("sql"))),
-        Source(service, migrate.files(files(f"services.{service}").joinpath("migrations"))),
+        Source(service, migrate.files(files(package or f"services.{service}").joinpath("migrations"))),
         Source(relationship.name, half.migrations(relationship, side)),
         *([Source("shadow", shadow.migrations(copy))] if copy is not None else []),
     ]
@@ -114,12 +114,14 @@ def owner(
     settings: OwnerSettings,
     signals: Signals,
     peer_urls: Mapping[str, str],
+    package: str | None = None,
 ) -> Service:
-    """The service ``name`` with its resources (each after those it refers to) and its side of ``relationship``."""
+    """The service ``name`` with its resources (each after those it refers to) and its side of ``relationship``;
+    ``package`` is where its migrations are, as `sources` is told."""
     side = relationship.side_of(name)
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, name, signals, clock)
-    schema = Schema(database, sources(relationship, name))
+    schema = Schema(database, sources(relationship, name, package))
     stream = Stream.of(settings, name, signals)
     inboxes = shadow_inboxes(relationship, name, stream, database, signals, clock)
     store = PostgresStore(relationship, side, database)

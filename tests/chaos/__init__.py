@@ -1,5 +1,6 @@
 """Chaos on one machine: real processes, real PostgreSQL, random kills and pauses under load; a judge who only reads.
 
+    cast        who plays: the relationship that ships, or the second one that only the tests declare
     __main__    `python -m tests.chaos`: one run from start to verdict (`make chaos-local`)
     history     what is recorded: a file of JSON lines, written while it happens
     workload    the clients: create, cancel, create again, read in both directions, delete entities

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.cast import ATTENDING, CASTS
 from tests.chaos.check import exit_code
 from tests.chaos.checker import check
 from tests.chaos.history import read
@@ -25,7 +26,11 @@ OVERHEAD_S = 240.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     plan = _plan(arguments)
-    print(f"chaos: {plan.scenario} for {plan.seconds:g} s with {plan.clients} clients, seed {plan.seed}", flush=True)
+    name = plan.cast.relationship.name
+    print(
+        f"chaos: {plan.scenario} of {name}s for {plan.seconds:g} s with {plan.clients} clients, seed {plan.seed}",
+        flush=True,
+    )
     try:
         path = asyncio.run(_bounded(plan))
     except KeyboardInterrupt:
@@ -50,6 +55,7 @@ async def _bounded(plan: Plan) -> Path:
 
 def _plan(arguments: Sequence[str] | None) -> Plan:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--relationship", choices=sorted(CASTS), default=ATTENDING.relationship.name)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the load lasts")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=None, help="any number; without one, a random one")
@@ -60,7 +66,14 @@ def _plan(arguments: Sequence[str] | None) -> Plan:
     chosen = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1_000_000) if chosen.seed is None else chosen.seed
     return Plan(
-        seed, chosen.scenario, chosen.seconds, chosen.clients, chosen.authors, chosen.events, chosen.results.absolute()
+        CASTS[chosen.relationship],
+        seed,
+        chosen.scenario,
+        chosen.seconds,
+        chosen.clients,
+        chosen.authors,
+        chosen.events,
+        chosen.results.absolute(),
     )
 
 

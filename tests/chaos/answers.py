@@ -6,8 +6,10 @@ long it was not scheduled itself, and that is not held against anybody.
 
 from __future__ import annotations
 
-from tally.chassis.problems import CODES
+from collections.abc import Mapping
+
 from tally.chassis.problems import CONTENT_TYPE as PROBLEM
+from tally.chassis.problems import Code
 from tests.chaos.history import Completed, History, Request, Trouble
 from tests.chaos.lives import GRACE_NS, Lives
 from tests.chaos.verdict import Found, Verdict, invariant
@@ -53,25 +55,26 @@ def stalled_ns(history: History, from_ns: int, to_ns: int) -> int:
 
 @invariant("only logical errors: what is not 2xx is problem+json with a known code and its status, and never 500")
 def only_logical_errors(lives: Lives, verdict: Verdict) -> Found:
+    codes = lives.history.cast.codes
     for request in lives.history.requests:
         end = request.end
         if end is None or end.status is None:
             continue
         verdict.checked += 1
-        if (wrong := _not_logical(end)) is not None:
+        if (wrong := _not_logical(end, codes)) is not None:
             yield f"{request!r} of {request.start.target} answered {end.status} {end.media}: {wrong}"
 
 
-def _not_logical(end: Completed) -> str | None:
+def _not_logical(end: Completed, codes: Mapping[str, Code]) -> str | None:
     if 200 <= (end.status or 0) < 300:
         return None
     if end.media != PROBLEM:
         return f"not a problem ({end.reason})"
-    if end.code is None or end.code not in CODES:
+    if end.code is None or end.code not in codes:
         return f"an unknown code {end.code!r}"
     if end.code == "internal" or end.status == 500:
         return "a bare 500"
-    return None if CODES[end.code].status == end.status else f"{end.code} is {CODES[end.code].status}"
+    return None if codes[end.code].status == end.status else f"{end.code} is {codes[end.code].status}"
 
 
 @invariant("a service that was not touched always answers: no connection is lost or refused for nothing")

@@ -62,7 +62,8 @@ def no_lone_half(lives: Lives, verdict: Verdict) -> Found:
 
 @invariant("no pair has two live halves in a database, and no live half lacks its entity", at_end=True)
 def rows_are_sound(lives: Lives, verdict: Verdict) -> Found:
-    for database in _databases(lives.history):
+    author, conference = _databases(lives.history)
+    for database in (author, conference):
         verdict.checked += len(database.halves)
         live = _live(database).values()
         for pair, times in Counter((half.author, half.event) for half in live).items():
@@ -70,7 +71,7 @@ def rows_are_sound(lives: Lives, verdict: Verdict) -> Found:
                 yield f"{pair} has {times} live halves in the {database.service} database"
         own = set(database.entities)
         for half in live:
-            if (half.author if database.service == "author" else half.event) not in own:
+            if (half.author if database is author else half.event) not in own:
                 yield f"{half!r} of the {database.service} database is of an entity that is gone"
 
 
@@ -150,7 +151,9 @@ def confirmed_once(lives: Lives, verdict: Verdict) -> Found:
 
 
 def _databases(history: History) -> tuple[Database, Database]:
-    return history.databases["author"], history.databases["conference"]
+    """Of the left and of the right service."""
+    author, conference = history.cast.owners
+    return history.databases[author], history.databases[conference]
 
 
 def _live(database: Database) -> dict[UUID, Half]:

@@ -5,6 +5,7 @@ Every request is sent at most once. What arrives after `PATIENCE_S` is not waite
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +14,7 @@ from uuid import UUID
 import aiohttp
 import msgspec
 
+from tests.chaos.cast import ATTENDING, GATEWAY, Cast
 from tests.chaos.history import Completed, Invoked, Kind, Recorder, Trouble, now_ns, wall_ms
 
 PATIENCE_S = 10.0
@@ -25,43 +27,41 @@ KEEP_ALIVE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request: what is asked for, of whom, and its JSON."""
+    """A request: what is asked for, about whom, and its JSON."""
 
     kind: Kind
     author: UUID | None = None
     event: UUID | None = None
     operation: UUID | None = None
     capacity: int | None = None
-    body: dict[str, Any] | None = None
+    body: Mapping[str, Any] | None = None
 
-    @property
-    def target(self) -> str:
-        return _PATHS[self.kind][0]
-
-    @property
-    def method(self) -> str:
-        return _PATHS[self.kind][1]
-
-    @property
-    def path(self) -> str:
-        path = _PATHS[self.kind][2].format(author=self.author, event=self.event, operation=self.operation)
-        return f"{path}?{urlencode({'limit': LIST_MAX})}" if self.kind in _LISTED else path
-
-
-_PAIR = "/event/{event}/attendance/{author}"
-_PATHS: dict[Kind, tuple[str, str, str]] = {
-    Kind.MAKE_AUTHOR: ("author", "POST", "/author"),
-    Kind.MAKE_EVENT: ("conference", "POST", "/event"),
-    Kind.DELETE_AUTHOR: ("author", "DELETE", "/author/{author}"),
-    Kind.DELETE_EVENT: ("conference", "DELETE", "/event/{event}"),
-    Kind.CREATE: ("gateway", "POST", _PAIR),
-    Kind.CANCEL: ("gateway", "DELETE", _PAIR),
-    Kind.GET: ("gateway", "GET", _PAIR),
-    Kind.LIST_BY_EVENT: ("gateway", "GET", "/event/{event}/attendance"),
-    Kind.LIST_BY_AUTHOR: ("gateway", "GET", "/author/{author}/attendance"),
-    Kind.STATUS: ("gateway", "GET", "/operation/{operation}"),
-}
-_LISTED = {Kind.LIST_BY_EVENT: "attendees", Kind.LIST_BY_AUTHOR: "events"}
+    def asked(self, cast: Cast) -> tuple[str, str, str]:
+        """Of which service, by which method, at which path."""
+        name, author, event = cast.relationship.name, f"/{cast.author.entity}", f"/{cast.event.entity}"
+        one_author, one_event = f"{author}/{self.author}", f"{event}/{self.event}"
+        pair, listed = f"{one_event}/{name}/{self.author}", f"{name}?{urlencode({'limit': LIST_MAX})}"
+        match self.kind:
+            case Kind.MAKE_AUTHOR:
+                return cast.author.service, "POST", author
+            case Kind.MAKE_EVENT:
+                return cast.event.service, "POST", event
+            case Kind.DELETE_AUTHOR:
+                return cast.author.service, "DELETE", one_author
+            case Kind.DELETE_EVENT:
+                return cast.event.service, "DELETE", one_event
+            case Kind.CREATE:
+                return GATEWAY, "POST", pair
+            case Kind.CANCEL:
+                return GATEWAY, "DELETE", pair
+            case Kind.GET:
+                return GATEWAY, "GET", pair
+            case Kind.LIST_BY_EVENT:
+                return GATEWAY, "GET", f"{one_event}/{listed}"
+            case Kind.LIST_BY_AUTHOR:
+                return GATEWAY, "GET", f"{one_author}/{listed}"
+            case Kind.STATUS:
+                return GATEWAY, "GET", f"/operation/{self.operation}"
 
 
 def new_session() -> aiohttp.ClientSession:
@@ -78,21 +78,30 @@ def new_session() -> aiohttp.ClientSession:
 class Client:
     """Asks and records. `number` is the client's in the history."""
 
-    def __init__(self, number: int, urls: dict[str, str], session: aiohttp.ClientSession, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        number: int,
+        urls: dict[str, str],
+        session: aiohttp.ClientSession,
+        recorder: Recorder,
+        cast: Cast = ATTENDING,
+    ) -> None:
         self.number = number
+        self.cast = cast
         self._urls = urls
         self._session = session
         self._recorder = recorder
 
     async def ask(self, wanted: Wanted) -> Completed:
         number = self._recorder.number()
+        target, method, path = wanted.asked(self.cast)
         self._recorder.write(
             Invoked(
                 number,
                 now_ns(),
                 wall_ms(),
                 self.number,
-                wanted.target,
+                target,
                 wanted.kind,
                 wanted.author,
                 wanted.event,
@@ -100,14 +109,13 @@ class Client:
                 wanted.capacity,
             )
         )
-        completed = await self._completed(number, wanted)
+        completed = await self._completed(number, wanted, method, self._urls[target] + path)
         self._recorder.write(completed)
         return completed
 
-    async def _completed(self, number: int, wanted: Wanted) -> Completed:
-        url = self._urls[wanted.target] + wanted.path
+    async def _completed(self, number: int, wanted: Wanted, method: str, url: str) -> Completed:
         try:
-            async with self._session.request(wanted.method, url, json=wanted.body) as answer:
+            async with self._session.request(method, url, json=wanted.body) as answer:
                 content = await answer.read()
         except aiohttp.ClientConnectorError as error:
             return Completed(number, now_ns(), trouble=Trouble.UNSENT, reason=str(error))
@@ -115,10 +123,10 @@ class Client:
             return Completed(number, now_ns(), trouble=Trouble.TIMEOUT, reason=f"no answer in {PATIENCE_S:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Completed(number, now_ns(), trouble=Trouble.LOST, reason=f"{type(error).__name__}: {error}")
-        return _digested(number, wanted, answer.status, answer.content_type, content)
+        return _digested(number, wanted, self.cast, answer.status, answer.content_type, content)
 
 
-def _digested(number: int, wanted: Wanted, status: int, media: str, content: bytes) -> Completed:
+def _digested(number: int, wanted: Wanted, cast: Cast, status: int, media: str, content: bytes) -> Completed:
     """The essentials of an answer. One that is not JSON keeps its beginning as the reason."""
     at_ns = now_ns()
     try:
@@ -133,7 +141,8 @@ def _digested(number: int, wanted: Wanted, status: int, media: str, content: byt
         case Kind.CREATE | Kind.GET:
             return Completed(number, at_ns, status, media, operation=_uuid(body.get("operation")))
         case Kind.LIST_BY_AUTHOR | Kind.LIST_BY_EVENT:
-            shown = [(UUID(item["operation"]), UUID(item["id"])) for item in body[_LISTED[wanted.kind]]]
+            listed = cast.event if wanted.kind is Kind.LIST_BY_AUTHOR else cast.author
+            shown = [(UUID(item["operation"]), UUID(item["id"])) for item in body[listed.plural]]
             whole = bool(body["complete"]) and body["next"] is None
             return Completed(number, at_ns, status, media, shown=shown, complete=whole)
         case Kind.STATUS:

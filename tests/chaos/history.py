@@ -24,6 +24,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from tests.chaos.cast import ATTENDING, CASTS, Cast
+
 FORMAT = 1
 
 
@@ -61,6 +63,7 @@ class Header(Struct, frozen=True, tag="header"):
     environment: Mapping[str, str] = {}
     versions: Mapping[str, str] = {}
     started_at: str = ""
+    relationship: str = ATTENDING.relationship.name
     format: int = FORMAT
 
 
@@ -134,7 +137,7 @@ class Phase(Struct, frozen=True, tag="phase"):
 
 
 class Settlement(Struct, frozen=True, tag="settlement"):
-    """Whether conference's settled mark passed `until_ms`, and no cancel was left to forward, in time."""
+    """Whether the right side's settled mark passed `until_ms`, and no cancel was left to forward, in time."""
 
     at_ns: int
     reached: bool
@@ -267,6 +270,10 @@ class History:
     copies: list[Copied] = field(default_factory=list)
     mails: list[Mailed] = field(default_factory=list)
 
+    @property
+    def cast(self) -> Cast:
+        return CASTS[self.header.relationship]
+
     def phase(self, name: str) -> Phase | None:
         return next((phase for phase in self.phases if phase.name == name), None)
 
@@ -286,6 +293,8 @@ def assembled(records: Sequence[Record]) -> History:
         raise NotAHistory("the first line is not a header")
     if records[0].format != FORMAT:
         raise NotAHistory(f"its format is {records[0].format}, and this reads {FORMAT}")
+    if records[0].relationship not in CASTS:
+        raise NotAHistory(f"it is of the relationship {records[0].relationship}, which is not known here")
     history = History(records[0])
     ends = {record.id: record for record in records if isinstance(record, Completed)}
     healed = {record.id: record for record in records if isinstance(record, Healed)}

@@ -35,7 +35,6 @@ GRACE_NS = 500_000_000
 Pair = tuple[UUID, UUID]
 """Author and event."""
 
-NOT_RELATED = "attendance-not-found"
 _MAKES = {Kind.MAKE_AUTHOR, Kind.MAKE_EVENT}
 _DELETES = {Kind.DELETE_AUTHOR, Kind.DELETE_EVENT}
 WRITES = {Kind.CREATE, Kind.CANCEL} | _MAKES | _DELETES
@@ -312,20 +311,21 @@ def _note_absences(found: Lives, request: Request) -> None:
     absence = Absence(start.at_ns, end.at_ns, request, shown)
     if start.kind in _LISTS and end.status == 200 and end.complete:
         found.absences[_named(start.author or start.event)].append(absence)
-    elif start.kind in (Kind.GET, Kind.CANCEL) and end.code == NOT_RELATED:
+    elif start.kind in (Kind.GET, Kind.CANCEL) and end.code == f"{found.history.cast.relationship.name}-not-found":
         assert start.author is not None and start.event is not None
         found.absences[start.author, start.event].append(absence)
     elif end.status == 404 and start.kind not in _MAKES:
-        for entity in missing(request):
+        for entity in missing(found.history, request):
             found.absences[entity].append(absence)
 
 
-def missing(request: Request) -> Iterable[UUID]:
+def missing(history: History, request: Request) -> Iterable[UUID]:
     """The entities that an answer says don't exist."""
+    author, event = history.cast.author.entity, history.cast.event.entity
     code = None if request.end is None else request.end.code
-    if code in ("author-not-found", "both-not-found") and request.start.author is not None:
+    if code in (f"{author}-not-found", "both-not-found") and request.start.author is not None:
         yield request.start.author
-    if code in ("event-not-found", "both-not-found") and request.start.event is not None:
+    if code in (f"{event}-not-found", "both-not-found") and request.start.event is not None:
         yield request.start.event
 
 

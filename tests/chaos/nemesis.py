@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -22,6 +22,7 @@ import psutil
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
 from tally.local.stack import POSTGRES, LocalStack
+from tests.chaos.cast import ATTENDING, GATEWAY, Cast
 from tests.chaos.history import Fault, Healed, Recorder, now_ns
 
 Strike = tuple[str, str]
@@ -29,7 +30,8 @@ Strike = tuple[str, str]
 
 DIED = "died"
 _PAUSE = ("pause", "long-pause")
-_SERVICES = ("gateway", "author", "conference")
+_OWNERS = ATTENDING.owners
+_SERVICES = (GATEWAY, *_OWNERS)
 _KILLS: dict[Strike, float] = {
     **{("kill", service): 3 for service in _SERVICES},
     ("kill", POSTGRES): 3,
@@ -38,7 +40,6 @@ _KILLS: dict[Strike, float] = {
 }
 _PAUSES: dict[Strike, float] = {**{("pause", service): 3 for service in _SERVICES}, ("pause", POSTGRES): 2}
 
-_OWNERS = ("author", "conference")
 SWITCHED: dict[str, dict[str, Any]] = {
     "error": {"rate": 0.5},
     "latency": {"latency_ms": 500, "jitter_ms": 250},
@@ -78,6 +79,16 @@ SCENARIOS: dict[str, dict[Strike, float]] = {
     "all": {**_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED), **_DOWNSTREAM},
     "none": {},
 }
+"""What strikes in the relationship that ships."""
+
+
+def strikes_of(scenario: str, cast: Cast) -> dict[Strike, float]:
+    """A scenario's strikes with the cast's own services in their parts; without who does not play."""
+    parts = dict(zip(_OWNERS, cast.owners, strict=True))
+    there = {POSTGRES, *(program.name for program in cast.programs)}
+    strikes = {(fault, parts.get(who, who)): weight for (fault, who), weight in SCENARIOS[scenario].items()}
+    return {strike: weight for strike, weight in strikes.items() if strike[1] in there}
+
 
 STRUCK_MAX = 2
 """So many targets are down at once at most; the others must be of use meanwhile."""
@@ -104,14 +115,21 @@ class Nemesis:
     """Strikes a stack until told to stop; then everything runs again."""
 
     def __init__(
-        self, stack: LocalStack, recorder: Recorder, random: Random, scenario: str, progress: Callable[[], int]
+        self,
+        stack: LocalStack,
+        recorder: Recorder,
+        random: Random,
+        strikes: Mapping[Strike, float],
+        cast: Cast,
+        progress: Callable[[], int],
     ) -> None:
-        """`progress` counts what the clients got done."""
+        """`strikes` may happen, by their weights; `progress` counts what the clients got done."""
         self._stack = stack
         self._recorder = recorder
         self._random = random
         self._progress = progress
-        self._strikes = SCENARIOS[scenario]
+        self._strikes = strikes
+        self._cast = cast
         self._struck: set[str] = set()
         self._operator = Operator(stack.places, stack.folder)
         self._faults: dict[str, Callable[[str], None]] = {
@@ -181,7 +199,8 @@ class Nemesis:
     def _crash(self, target: str) -> None:
         """SIGKILL one backend: PostgreSQL ends all others, and recovers by itself."""
         backends = psutil.Process(self._stack.process(target)).children()
-        serving = [backend for backend in backends if "idle" in _title(backend) or "attendance" in _title(backend)]
+        words = ("idle", self._cast.relationship.name)
+        serving = [backend for backend in backends if any(word in _title(backend) for word in words)]
         with suppress(psutil.NoSuchProcess):
             self._random.choice(serving or backends).kill()
 

@@ -14,6 +14,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from tally.protocol.relationship import Relationship, Side
+from tests.chaos.cast import ATTENDING, Cast
 from tests.chaos.client import Client, Wanted
 from tests.chaos.history import (
     Completed,
@@ -34,8 +36,6 @@ RECOVER_TIMEOUT_S = 30.0
 POLL_S = 0.1
 ASKED_AT_ONCE = 16
 
-_ENTITIES = {"author": "author", "conference": "event"}
-
 
 async def recovered(client: Client, pair: tuple[UUID, UUID]) -> bool:
     """Wait until the gateway reaches both services again: a breaker that was opened tries only now and then."""
@@ -54,16 +54,17 @@ def _unavailable(done: Completed) -> bool:
     return done.status in (503, 504) or done.trouble in (Trouble.LOST, Trouble.UNSENT, Trouble.TIMEOUT)
 
 
-async def settled(recorder: Recorder, dsns: dict[str, str]) -> Settlement:
-    """Wait until conference's settled mark has passed this moment, and no cancel is left to forward."""
+async def settled(recorder: Recorder, dsns: dict[str, str], cast: Cast = ATTENDING) -> Settlement:
+    """Wait until the right side's settled mark has passed this moment, and no cancel is left to forward."""
+    name = cast.relationship.name
     until_ms, began_ns = wall_ms(), now_ns()
-    author, conference = [await asyncpg.connect(dsns[service]) for service in ("author", "conference")]
+    left, right = [await asyncpg.connect(dsns[service]) for service in cast.owners]
     try:
         while True:
-            mark_ms = await conference.fetchval("SELECT settled FROM attendance_mark")
+            mark_ms = await right.fetchval(f"SELECT settled FROM {name}_mark")
             waiting = [
-                await database.fetchval("SELECT count(*) FROM attendance_half WHERE st = 'C'")
-                for database in (author, conference)
+                await database.fetchval(f"SELECT count(*) FROM {name}_half WHERE st = 'C'")
+                for database in (left, right)
             ]
             waited_s = (now_ns() - began_ns) / 1e9
             reached = mark_ms >= until_ms and not any(waiting)
@@ -73,8 +74,8 @@ async def settled(recorder: Recorder, dsns: dict[str, str]) -> Settlement:
                 return settlement
             await asyncio.sleep(POLL_S)
     finally:
-        await author.close()
-        await conference.close()
+        await left.close()
+        await right.close()
 
 
 async def observed(
@@ -88,12 +89,11 @@ async def observed(
 
     `about` narrows all of it to these authors and events, where others use the same databases.
     """
-    author = _narrowed(await _database("author", dsns["author"]), about)
-    conference = _narrowed(await _database("conference", dsns["conference"]), about)
-    recorder.write(author)
-    recorder.write(conference)
-    wanted = [Wanted(Kind.LIST_BY_AUTHOR, author=id) for id in author.entities]
-    wanted += [Wanted(Kind.LIST_BY_EVENT, event=id) for id in conference.entities]
+    left, right = [_narrowed(await _database(client.cast, side, dsns), about) for side in Side]
+    recorder.write(left)
+    recorder.write(right)
+    wanted = [Wanted(Kind.LIST_BY_AUTHOR, author=id) for id in left.entities]
+    wanted += [Wanted(Kind.LIST_BY_EVENT, event=id) for id in right.entities]
     wanted += [Wanted(Kind.STATUS, operation=op) for op in operations]
     await _ask_all(client, wanted)
     recorder.phase("observed")
@@ -121,43 +121,48 @@ def _narrowed(database: Database, about: Collection[UUID] | None) -> Database:
     )
 
 
-async def _database(service: str, dsn: str) -> Database:
-    connection = await asyncpg.connect(dsn)
+async def _database(cast: Cast, side: Side, dsns: dict[str, str]) -> Database:
+    connection = await asyncpg.connect(dsns[cast.relationship.end(side).service])
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            return await _held(service, connection)
+            return await _held(cast.relationship, side, connection)
     finally:
         await connection.close()
 
 
-async def _held(service: str, connection: asyncpg.Connection[Any]) -> Database:
-    right = service == "conference"
-    mark = await connection.fetchrow("SELECT closed, settled FROM attendance_mark")
-    halves = await connection.fetch("SELECT op, st, author, event, why FROM attendance_half WHERE st IN ('L', 'C')")
-    entities = await connection.fetch(f"SELECT id FROM {_ENTITIES[service]}")
-    seats = await connection.fetch("SELECT event, capacity, taken FROM attendance_seat") if right else []
-    outbox = await connection.fetch("SELECT seq, type, subject, data FROM outbox ORDER BY seq") if right else []
+async def _held(relationship: Relationship, side: Side, connection: asyncpg.Connection[Any]) -> Database:
+    own, name = relationship.end(side), relationship.name
+    author, event = relationship.left.entity, relationship.right.entity
+    mark = await connection.fetchrow(f"SELECT closed, settled FROM {name}_mark")
+    halves = await connection.fetch(f"SELECT op, st, {author}, {event}, why FROM {name}_half WHERE st IN ('L', 'C')")
+    entities = await connection.fetch(f"SELECT id FROM {own.entity}")
+    seats = await connection.fetch(f"SELECT {event}, capacity, taken FROM {name}_seat") if own.seats else []
+    outbox = []
+    if side is Side.RIGHT:
+        outbox = await connection.fetch(
+            "SELECT seq, type, subject, data FROM outbox WHERE type LIKE $1 ORDER BY seq", f"{name}.%"
+        )
     assert mark is not None
     return Database(
-        service,
+        own.service,
         now_ns(),
         mark["closed"],
         mark["settled"],
         [row["id"] for row in entities],
-        [Half(row["op"], _status(row["st"]), row["author"], row["event"], row["why"]) for row in halves],
-        [Seat(row["event"], row["capacity"], row["taken"]) for row in seats],
-        [_told(row) for row in outbox if row["type"].startswith("attendance.")],
+        [Half(row["op"], _status(row["st"]), row[author], row[event], row["why"]) for row in halves],
+        [Seat(row[event], row["capacity"], row["taken"]) for row in seats],
+        [_told(relationship, row) for row in outbox],
     )
 
 
-def _told(row: asyncpg.Record) -> Told:
+def _told(relationship: Relationship, row: asyncpg.Record) -> Told:
     data = msgspec.json.decode(row["data"])
     return Told(
         row["seq"],
-        row["type"].removeprefix("attendance."),
+        row["type"].removeprefix(f"{relationship.name}."),
         row["subject"],
-        UUID(data["author"]),
-        UUID(data["event"]),
+        UUID(data[relationship.left.entity]),
+        UUID(data[relationship.right.entity]),
     )
 
 

@@ -32,7 +32,7 @@ def _title(history: History, requests: Sequence[Request]) -> str:
     kinds = Counter(f"{fault.fault} {fault.target}" for fault, _ in history.faults)
     stalled_ms = sum(stall.lasted_ns for stall in history.stalls) / 1e6
     return (
-        f"# Chaos: {header.scenario}, seed {header.seed}\n\n"
+        f"# Chaos: {header.scenario} of {header.relationship}s, seed {header.seed}\n\n"
         f"{len(requests)} requests by {header.clients} clients in {span_s:.1f} s ({rate:.0f} per second), "
         f"{len(history.faults)} faults ({_listed(kinds)}). "
         f"The harness itself was late {len(history.stalls)} times, {stalled_ms:.0f} ms in all."

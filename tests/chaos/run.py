@@ -9,7 +9,7 @@ import asyncio
 import platform
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +22,10 @@ import aiohttp
 
 from tally.local.stack import LocalStack, free_ports
 from tests.chaos import downstream, observe
+from tests.chaos.cast import ATTENDING, Cast
 from tests.chaos.client import Client, Wanted, new_session
 from tests.chaos.history import Header, Kind, Recorder, Stall, now_ns
-from tests.chaos.nemesis import Nemesis
+from tests.chaos.nemesis import Nemesis, strikes_of
 from tests.chaos.workload import HOT_PAIRS, Town, keep_asking, preload
 from tests.support.folders import scratch_folder
 
@@ -42,6 +43,7 @@ STALL_MIN_S = 0.03
 class Plan:
     """What a run is to be."""
 
+    cast: Cast
     seed: int
     scenario: str
     seconds: float
@@ -53,12 +55,20 @@ class Plan:
 
 async def run(plan: Plan) -> Path:
     """Do it; returns where the history is."""
-    name = f"chaos-{plan.scenario}-{plan.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    cast = plan.cast
+    name = f"chaos-{cast.relationship.name}-{plan.scenario}-{plan.seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     with (
         scratch_folder() as folder,
         Recorder(plan.results / f"{name}.jsonl", _header(plan)) as recorder,
     ):
-        stack = LocalStack(folder / ".tally", ports=free_ports(), env=ENVIRONMENT, supervise=False, durable=True)
+        stack = LocalStack(
+            folder / ".tally",
+            programs=cast.programs,
+            ports=free_ports(cast.programs),
+            env=ENVIRONMENT,
+            supervise=False,
+            durable=True,
+        )
         try:
             await asyncio.to_thread(stack.start)
             _quicken(stack)
@@ -87,6 +97,7 @@ def _header(plan: Plan) -> Header:
         environment=ENVIRONMENT,
         versions={"python": sys.version.split()[0], "aiohttp": version("aiohttp"), "system": platform.platform()},
         started_at=datetime.now(UTC).isoformat(),
+        relationship=plan.cast.relationship.name,
     )
 
 
@@ -94,29 +105,34 @@ async def _with(stack: LocalStack, plan: Plan, recorder: Recorder) -> None:
     async with new_session() as session, watching(recorder):
 
         def client(number: int) -> Client:
-            return Client(number, stack.urls, session, recorder)
+            return Client(number, stack.urls, session, recorder, plan.cast)
 
-        conference = await new_conference(session, stack.urls["conference"])
-        town = Town(Random(plan.seed), conference)
+        town = Town(Random(plan.seed), await new_parent(session, stack.urls, plan.cast), plan.cast)
         await preload(town, client(OBSERVER), authors=plan.authors, events=plan.events)
         recorder.phase("preloaded")
         await _storm(stack, plan, recorder, town, [client(number) for number in range(plan.clients)])
         recorder.phase("load-ended")
         await asyncio.to_thread(stack.wait_ready)
-        dsns = {service: stack.dsn(service) for service in ("author", "conference", "directory")}
-        inbox = downstream.Inbox(stack.urls["mail"]) if "directory" in stack.places else None
+        followers = ["directory"] if "directory" in stack.places else []
+        dsns = {service: stack.dsn(service) for service in (*plan.cast.owners, *followers)}
+        inbox = downstream.Inbox(stack.urls["mail"]) if followers else None
         await last_look(recorder, town, client(OBSERVER), dsns, inbox)
 
 
-async def new_conference(session: aiohttp.ClientSession, url: str) -> UUID:
-    async with session.post(f"{url}/conference", json={"acronym": "CHAOS"}) as answer:
+async def new_parent(session: aiohttp.ClientSession, urls: Mapping[str, str], cast: Cast = ATTENDING) -> UUID | None:
+    """What the events of the run belong to, if they belong to anything."""
+    if cast.parent is None:
+        return None
+    path, body = cast.parent
+    async with session.post(urls[cast.event.service] + path, json=body) as answer:
         answer.raise_for_status()
         return UUID((await answer.json())["id"])
 
 
 async def _storm(stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, clients: list[Client]) -> None:
     until_s = asyncio.get_running_loop().time() + plan.seconds
-    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), plan.scenario, lambda: town.done)
+    strikes = strikes_of(plan.scenario, plan.cast)
+    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), strikes, plan.cast, lambda: town.done)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(nemesis.run(until_s))
         for client in clients:
@@ -130,9 +146,9 @@ async def last_look(
     pairs = [(town.authors[i], town.events[i * 3 % len(town.events)]) for i in range(HOT_PAIRS)]
     await observe.recovered(client, pairs[0])
     recorder.phase("healed")
-    if (await observe.settled(recorder, dsns)).reached:
+    if (await observe.settled(recorder, dsns, client.cast)).reached:
         await _probe(client, [*pairs, *(town.pair() for _ in range(PROBES - len(pairs)))])
-        await observe.settled(recorder, dsns)
+        await observe.settled(recorder, dsns, client.cast)
     await observe.observed(recorder, dsns, client, _to_ask(town))
     if inbox is not None:
         await downstream.followed(recorder, dsns, inbox)

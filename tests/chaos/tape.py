@@ -16,8 +16,8 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from tally.chassis.problems import CODES
 from tally.chassis.problems import CONTENT_TYPE as PROBLEM
+from tests.chaos.cast import ATTENDING, Cast
 from tests.chaos.history import (
     Completed,
     Database,
@@ -58,6 +58,7 @@ class Tape:
     """Records in the order in which the test makes them; their times are the test's."""
 
     capacity: int | None = None
+    cast: Cast = ATTENDING
     records: list[Record] = field(default_factory=list)
     author_halves: list[Half] = field(default_factory=list)
     conference_halves: list[Half] = field(default_factory=list)
@@ -66,7 +67,16 @@ class Tape:
 
     def __post_init__(self) -> None:
         self._numbers = count(1)
-        self.records.append(Header(seed=1, scenario="tape", seconds=1, clients=1, request_deadline_s=2))
+        self.records.append(
+            Header(
+                seed=1,
+                scenario="tape",
+                seconds=1,
+                clients=1,
+                request_deadline_s=2,
+                relationship=self.cast.relationship.name,
+            )
+        )
         for author in (AUTHOR, OTHER_AUTHOR):
             self.request(Kind.MAKE_AUTHOR, (0, 1), status=201, made=author, names={})
         for event in (EVENT, OTHER_EVENT):
@@ -96,7 +106,7 @@ class Tape:
         start = Invoked(number, at[0] * 1_000_000, WALL_MS + at[0], 0, target, kind, capacity=capacity, **named)
         if code is not None:
             end = {"media": PROBLEM, "code": code, **end}
-            status = status or CODES[code].status
+            status = status or self.cast.codes[code].status
         self.records += [start, Completed(number, at[1] * 1_000_000, status, **end)]
         return number
 
@@ -167,9 +177,10 @@ class Tape:
         at_ns, wall_ms = at * 1_000_000, WALL_MS + at
         self.records.append(Phase("healed", at_ns, wall_ms))
         self.records.append(Settlement(at_ns, reached, wall_ms, WALL_MS + SETTLED_MS, 3.0))
+        left, right = self.cast.owners
         for service, entities, halves, seats, outbox in (
-            ("author", (AUTHOR, OTHER_AUTHOR), self.author_halves, [], []),
-            ("conference", (EVENT, OTHER_EVENT), self.conference_halves, self.seats, self.outbox),
+            (left, (AUTHOR, OTHER_AUTHOR), self.author_halves, [], []),
+            (right, (EVENT, OTHER_EVENT), self.conference_halves, self.seats, self.outbox),
         ):
             mark = WALL_MS + SETTLED_MS
             self.records.append(Database(service, at_ns, mark, mark, entities, halves, seats, outbox))

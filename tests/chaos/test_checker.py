@@ -8,6 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from tally.chassis.problems import CONTENT_TYPE as PROBLEM
+from tests.chaos.cast import ATTENDING, TALKING, Cast
 from tests.chaos.check import main
 from tests.chaos.checker import check
 from tests.chaos.history import Copied, Half, History, Kind, Mailed, Phase, Recorder, Seat, Told, Trouble
@@ -33,22 +35,36 @@ def undecided(history: History) -> set[str]:
 # -- what is right
 
 
-def a_clean_tape() -> Tape:
+def a_clean_tape(cast: Cast = ATTENDING) -> Tape:
     """Created, seen, cancelled, created again; one unknown that came to be, and one that did not."""
-    tape = Tape()
+    tape = Tape(cast=cast)
     first = tape.create((10, 20))
     tape.create((21, 24), first, status=200)
     tape.lists((25, 30), [first])
     tape.cancel((40, 50))
     tape.lists((55, 60), [])
     second = tape.create((70, 80))
-    tape.refused((90, 95), "event-not-found", event=UUID(int=7))
+    tape.refused((90, 95), f"{cast.event.entity}-not-found", event=UUID(int=7))
     tape.unknown((100, 2100), op_at(101))
     tape.status((2200, 2210), op_at(101), "refused")
     tape.lists((2300, 2310), [second])
     tape.holds(first, author="V", conference="V", told="")
     tape.holds(second)
     return tape
+
+
+def test_a_clean_history_of_another_relationship_violates_nothing() -> None:
+    tape = a_clean_tape(TALKING)
+    tape.ends()
+    tape.status((901_000, 901_010), op_at(101), "refused")
+    assert (violated(tape.history), undecided(tape.history)) == (set(), set())
+
+
+def test_another_relationship_is_judged_by_its_own_words() -> None:
+    tape = a_clean_tape(TALKING)
+    tape.request(Kind.CREATE, (96, 97), status=409, media=PROBLEM, code="session-full")
+    tape.refused((98, 99), "speaker-not-found")
+    assert {"only-logical-errors", "refusals-are-true"} <= violated(tape.ends())
 
 
 def test_a_clean_history_violates_nothing_and_every_invariant_that_could_look_at_it_did() -> None:

@@ -61,7 +61,7 @@ def invariant(claim: str, *, at_end: bool = False) -> Callable[[Rule], Rule]:
 
 
 def _observed(history: History) -> bool:
-    return {"author", "conference"} <= history.databases.keys() and bool(history.settlements)
+    return set(history.cast.owners) <= history.databases.keys() and bool(history.settlements)
 
 
 def proof(life: Life) -> str:

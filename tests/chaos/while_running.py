@@ -183,15 +183,16 @@ def seats_while_running(lives: Lives, verdict: Verdict) -> Found:
 @invariant("every refusal was true: what it says is missing was, and it says nothing else of what lived meanwhile")
 def refusals_are_true(lives: Lives, verdict: Verdict) -> Found:
     by_pair = lives.of_pair()
+    full = f"{lives.history.cast.event.entity}-full"
     for request in lives.history.requests:
         end = request.end
         if end is None or end.status is None:
             continue
-        for entity in missing(request):
+        for entity in missing(lives.history, request):
             verdict.checked += 1
             if _certainly_exists(lives, entity, request):
                 yield f"{request!r} says that {entity} does not exist, but it was made and not deleted"
-        if end.code == "event-full" and request.start.event in lives.makers:
+        if end.code == full and request.start.event in lives.makers:
             verdict.checked += 1
             if lives.makers[request.start.event].start.capacity is None:
                 yield f"{request!r} says that event {request.start.event} is full, but it has no capacity"

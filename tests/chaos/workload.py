@@ -15,6 +15,7 @@ from itertools import count
 from random import Random
 from uuid import UUID
 
+from tests.chaos.cast import ATTENDING, Cast
 from tests.chaos.client import Client, Wanted
 from tests.chaos.history import Completed, Kind, Trouble
 
@@ -47,7 +48,9 @@ class Town:
     """Who there is to speak of. `unknown` are operations whose outcome somebody wants to know."""
 
     random: Random
-    conference: UUID
+    parent: UUID | None = None
+    """What the events belong to."""
+    cast: Cast = ATTENDING
     authors: list[UUID] = field(default_factory=list)
     events: list[UUID] = field(default_factory=list)
     unknown: list[UUID] = field(default_factory=list)
@@ -72,11 +75,12 @@ class Town:
 
     def new_author(self) -> Wanted:
         name = f"{self.random.getrandbits(32):08x}"
-        return Wanted(Kind.MAKE_AUTHOR, body={"full_name": f"Author {name}", "email": f"{name}@example.org"})
+        return Wanted(Kind.MAKE_AUTHOR, body=self.cast.left(name))
 
     def new_event(self, capacity: int | None) -> Wanted:
-        seq = next(self._seq)
-        body = {"conference_id": str(self.conference), "seq": seq, "capacity": capacity}
+        if self.cast.event.seats is None:
+            capacity = None
+        body = self.cast.right(next(self._seq), capacity, self.parent)
         return Wanted(Kind.MAKE_EVENT, capacity=capacity, body=body)
 
     def noted(self, wanted: Wanted, done: Completed) -> None:

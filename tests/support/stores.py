@@ -29,7 +29,7 @@ from tally.protocol import operation
 from tally.protocol.participant import Mark, Status
 from tally.protocol.relationship import Relationship, Side
 from tests.support.postgres import Databases
-from tests.support.talks import ENTITY_SQL, TALK
+from tests.support.talks import TALK
 
 ROOT = Path(__file__).parents[2]
 KEPT_AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -349,15 +349,9 @@ def _by_operation(told: Sequence[tuple[str, UUID]]) -> dict[UUID, list[str]]:
 
 def entity_sql(relationship: Relationship, side: Side) -> str:
     """What a service migrates before the relationship: the outbox and its entity."""
-    if relationship is TALK:
-        text = ENTITY_SQL[side]
-    else:
-        service = relationship.end(side).service
-        text = "\n".join(
-            path.read_text() for path in sorted((ROOT / "services" / service / "migrations").glob("*.sql"))
-        )
-    messaging = sorted((ROOT / "tally" / "messaging" / "sql").glob("*.sql"))
-    return "\n".join([*(path.read_text() for path in messaging), text])
+    services = ROOT / ("tests/support/talks" if relationship is TALK else "services")
+    folders = [ROOT / "tally/messaging/sql", services / relationship.end(side).service / "migrations"]
+    return "\n".join(path.read_text() for folder in folders for path in sorted(folder.glob("*.sql")))
 
 
 async def migrate(dsn: str, relationship: Relationship, side: Side) -> None:

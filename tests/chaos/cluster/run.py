@@ -28,7 +28,7 @@ from tests.chaos.cluster.planted import plant
 from tests.chaos.cluster.schedule import schedule
 from tests.chaos.downstream import Inbox
 from tests.chaos.history import Header, Recorder
-from tests.chaos.run import OBSERVER, REQUEST_DEADLINE_S, last_look, new_conference, watching
+from tests.chaos.run import OBSERVER, REQUEST_DEADLINE_S, last_look, new_parent, watching
 from tests.chaos.workload import Town, keep_asking, preload
 from tests.e2e.cluster import CommandFailed
 from tests.e2e.cluster import run as ask_program
@@ -103,7 +103,7 @@ async def _with(place: Place, doors: Doors, plan: Plan, recorder: Recorder) -> N
         def client(number: int) -> Client:
             return Client(number, doors.urls, session, recorder)
 
-        town = Town(Random(plan.seed), await new_conference(session, doors.urls["conference"]))
+        town = Town(Random(plan.seed), await new_parent(session, doors.urls))
         await preload(town, client(OBSERVER), authors=AUTHORS, events=EVENTS)
         recorder.phase("preloaded")
         inbox = Inbox(doors.urls["mail"])

@@ -12,10 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 import tally.chassis
-from tally.chassis import context, logs
+from tally.chassis import context, logs, problems
 from tally.chassis.problems import (
     CODES,
     TYPE_BASE,
+    Code,
     FieldError,
     Problem,
     on_http_exception,
@@ -107,6 +108,15 @@ def test_any_path_can_be_the_instance(path: str) -> None:
 def test_an_unknown_code_is_a_bug_of_ours() -> None:
     with pytest.raises(KeyError):
         Problem("no-such-code", "?")
+
+
+def test_a_code_is_declared_once_and_keeps_its_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(problems, "_codes", codes := dict(CODES))
+    problems.declare({"speaker-not-found": Code(404, "There is no such speaker")})
+    problems.declare({"speaker-not-found": Code(404, "There is no such speaker")})
+    assert codes["speaker-not-found"].status == 404
+    with pytest.raises(ValueError, match="author-not-found"):
+        problems.declare({"author-not-found": Code(410, "The author is gone")})
 
 
 @pytest.mark.parametrize("code", CODES)

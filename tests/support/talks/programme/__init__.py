@@ -1,0 +1,1 @@
+"""Owns the sessions, and their half of each talk."""

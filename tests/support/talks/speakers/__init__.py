@@ -1,0 +1,1 @@
+"""Owns the speakers, and their half of each talk."""
