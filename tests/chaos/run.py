@@ -115,7 +115,7 @@ async def _with(stack: LocalStack, plan: Plan, recorder: Recorder) -> None:
         await asyncio.to_thread(stack.wait_ready)
         followers = ["directory"] if "directory" in stack.places else []
         dsns = {service: stack.dsn(service) for service in (*plan.cast.owners, *followers)}
-        inbox = downstream.Inbox(stack.urls["mail"]) if followers else None
+        inbox = downstream.Inbox(stack.admin_urls["mail"]) if followers else None
         await last_look(recorder, town, client(OBSERVER), dsns, inbox)
 
 

@@ -4,21 +4,13 @@ declaration, and its public API is what the attendance's is, in its own words.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tally.local.ask import Answer, ask
 from tally.local.stack import LocalStack, free_ports
-from tests.chaos.cast import TALKING
-from tests.chaos.check import exit_code
-from tests.chaos.checker import check
-from tests.chaos.history import read
-from tests.chaos.run import Plan, run
-from tests.chaos.verdict import described
 from tests.support.folders import scratch_folder
 from tests.support.talks import TALKS
 
@@ -90,11 +82,3 @@ def test_the_gateways_document_describes_the_talk(stack: LocalStack) -> None:
     problems = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert {"speaker-not-found", "session-not-found", "talk-not-found"} <= set(problems)
     assert "session-full" not in problems
-
-
-def test_its_processes_are_killed_under_load_and_every_invariant_holds(tmp_path: Path) -> None:
-    """The short form of `make chaos-local RELATIONSHIPS=talk SCENARIO=kills`."""
-    plan = Plan(TALKING, 1, "kills", 8.0, 16, 20, 8, tmp_path)
-    verdicts = check(history := read(asyncio.run(run(plan))))
-    assert exit_code(verdicts) == 0, described(verdicts)
-    assert history.faults
