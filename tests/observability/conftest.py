@@ -16,6 +16,8 @@ from tally.local.services import SERVICES
 from tally.local.stack import LocalStack, free_ports
 from tests.integration.resilience.deployment import deployed
 from tests.integration.statements.test_tls import self_signed
+from tests.observability.prometheus import watched
+from tests.observability.receiver import Receiver, receiving
 from tests.observability.workload import work
 from tests.support.folders import scratch_folder
 
@@ -34,13 +36,16 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen of a deployment; `prometheus` is an address, if the machine has one."""
+    """What was seen of a deployment; `prometheus` is the address of one that saw all of it, if the machine has one;
+    `spans` is where spans are exported to.
+    """
 
     before: list[Series]
     after: list[Series]
     began_s: float
     ended_s: float
     prometheus: str | None
+    spans: Receiver
 
 
 @pytest.fixture(scope="package")
@@ -48,11 +53,13 @@ def observed() -> Iterator[Observed]:
     programs, scraping = (
         ((*SERVICES, PROMETHEUS), {f"{PROMETHEUS.variable}INTERVAL": "1s"}) if found() else (SERVICES, {})
     )
-    with scratch_folder() as folder:
+    with receiving() as spans, scratch_folder() as folder:
         cert_file, key_file = self_signed(folder)
         env = {
             **scraping,
             "TALLY_FAULTS": "on",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": spans.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
             # So that what exists only then is there, too.
             "TALLY_LOCAL_CONFERENCE_RELAY": "wal",
             "TALLY_LOCAL_NOTIFIER_TLS_CERT_FILE": str(cert_file),
@@ -63,10 +70,16 @@ def observed() -> Iterator[Observed]:
         )
         try:
             stack.start(timeout_s=START_S)
+            prometheus = stack.urls.get(PROMETHEUS.name)
+            jobs = [program.name for program in stack.programs if program.settings]
+            if prometheus is not None:
+                watched(prometheus, jobs)
             before, began_s = scraped(stack), time.time()
             asyncio.run(_worked(stack))
+            if prometheus is not None:
+                watched(prometheus, jobs)
             after, ended_s = scraped(stack), time.time()
-            yield Observed(before, after, began_s, ended_s, stack.urls.get("prometheus"))
+            yield Observed(before, after, began_s, ended_s, prometheus, spans)
         finally:
             stack.stop()
 

@@ -48,7 +48,8 @@ class Receiver:
         """The spans, when they are what is waited for."""
         give_up_s = time.monotonic() + _PATIENCE_S
         while not holds(self.spans):
-            assert time.monotonic() < give_up_s, f"not within {_PATIENCE_S:g} s: {what}; there are {self.spans}"
+            came = sorted({span.name for span in self.spans})
+            assert time.monotonic() < give_up_s, f"not within {_PATIENCE_S:g} s: {what}; there are {came}"
             time.sleep(0.05)
         return list(self.spans)
 

@@ -10,17 +10,15 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
 from observability.dashboards import DASHBOARDS
 from observability.dashboards.panels import ANNOTATIONS
-from tally.chassis.signals import Signals
-from tally.local.ask import ask
-from tests.integration.resilience.deployment import PATIENCE_S
+from observability.waterfall import Span
+from tally.chassis.signals import SPANS, Signals
 from tests.observability.conftest import Observed, Series
+from tests.observability.prometheus import asked
 from tests.observability.promql import Selector, filled, selectors
 from tests.observability.rules import RECORDED, RULES
 
@@ -50,6 +48,21 @@ def test_every_declared_signal_was_emitted(observed: Observed) -> None:
     assert {metric.name for metric in Signals.catalogue()} - emitted == set()
 
 
+#: OTLP's numbers of what a span is for its trace.
+_KINDS = {1: "internal", 2: "server", 3: "client", 4: "producer", 5: "consumer"}
+
+
+def test_every_declared_span_was_exported(observed: Observed) -> None:
+    """(A request's span has the name of its route.)"""
+
+    def exported(spans: Sequence[Span]) -> set[tuple[str, str]]:
+        return {("request" if span.kind == 2 else span.name, _KINDS[span.kind]) for span in spans}
+
+    declared = {(name, kind.side) for name, kind in SPANS.items()}
+    seen = exported(observed.spans.until(lambda spans: declared <= exported(spans), f"spans of {declared}"))
+    assert seen == declared
+
+
 @pytest.mark.parametrize("what", [*PANELS, *DRAWN, *RULED])
 def test_every_metric_and_label_of_a_query_is_there(what: str, observed: Observed) -> None:
     expr = (PANELS | DRAWN | RULED)[what]
@@ -73,16 +86,13 @@ def test_counters_are_there_before_their_first_event(observed: Observed) -> None
 # --- where there is a Prometheus -----------------------------------------------------------------------------------
 
 
-def _asked(observed: Observed, path: str, **parameters: Any) -> Any:
-    answer = ask("GET", f"{observed.prometheus}/api/v1/{path}?{urlencode(parameters)}", timeout_s=PATIENCE_S)
-    assert answer.status == 200, answer.says()
-    return answer.body["data"]
-
-
 def _values(observed: Observed, expr: str) -> Iterator[float]:
-    """What the expression gave at any time of the workload, and a little longer: rates need two scrapes."""
-    span = {"start": observed.began_s, "end": observed.ended_s + 5, "step": 1}
-    for series in _asked(observed, "query_range", query=filled(expr, __rate_interval="20s"), **span)["result"]:
+    """What the expression gave at any time of the workload; rates are over all of it, and the scrape before it."""
+    assert observed.prometheus is not None
+    lasted_s = math.ceil(observed.ended_s - observed.began_s)
+    query = filled(expr, __rate_interval=f"{lasted_s + 5}s")
+    span = {"start": observed.ended_s - lasted_s, "end": observed.ended_s, "step": 1}  # the end is looked at, too
+    for series in asked(observed.prometheus, "query_range", query=query, **span)["result"]:
         yield from (float(value) for _, value in series["values"])
 
 
@@ -99,7 +109,7 @@ def test_prometheus_evaluates_every_rule(observed: Observed, capsys: pytest.Capt
         with capsys.disabled():
             print("\nno Prometheus here: panels and rules were checked by name and label, but NOT evaluated")
         return
-    groups = _asked(observed, "rules")["groups"]
+    groups = asked(observed.prometheus, "rules")["groups"]
     evaluated = [rule for group in groups for rule in group["rules"]]
     assert len(evaluated) == len(RULES)
     assert [(rule["name"], rule["lastError"]) for rule in evaluated if rule["health"] != "ok"] == []
