@@ -1,8 +1,8 @@
 """Every command in the README and the documents is run, or is known to be run by a test of its own.
 
 What a shell can do on one machine (curl, tally, python) is run block by block against a whole stack, in the order of
-the page, with the ports of that stack in place of the usual ones. Queries for Prometheus are parsed; targets of make
-exist; what needs a cluster is run by the end-to-end tests.
+the page, with the ports of that stack in place of the usual ones. Prometheus is asked where the machine has it, and
+each query is parsed; targets of make exist; what needs a cluster is run by the end-to-end tests.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import asyncpg
 import promql_parser
 import pytest
 
+from tally.local.prometheus import PROMETHEUS, found
 from tally.local.services import SERVICES
 from tally.local.stack import LocalStack, free_ports
 from tests.support.folders import scratch_folder
@@ -40,6 +42,7 @@ ELSEWHERE = {
 OWN_TEST = {"docs/operations/restore.md": "tests/integration/restore/test_runbook.py"}
 
 
+_ASKS_PROMETHEUS = bool(found() and shutil.which("promtool"))
 _QUERY = re.compile(r"""psql "\$(\w+)_DATABASE_URL" -c '([^']+)'""")
 
 
@@ -85,9 +88,12 @@ def first_word(command: str) -> str:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LocalStack]:
     environment = {"TALLY_FAULTS": "on"}
+    programs = (*SERVICES, PROMETHEUS) if _ASKS_PROMETHEUS else SERVICES
     with (
         scratch_folder() as folder,
-        LocalStack(folder / ".tally", ports=free_ports(), env=environment, durable=False) as running,
+        LocalStack(
+            folder / ".tally", programs=programs, ports=free_ports(programs), env=environment, durable=False
+        ) as running,
     ):
         yield running
 
@@ -102,7 +108,7 @@ def surroundings(stack: LocalStack) -> dict[str, str]:
 
 def at_the_stack(command: str, stack: LocalStack) -> str:
     """The command with this stack's ports."""
-    for program in SERVICES:
+    for program in stack.programs:
         here = stack.places[program.name]
         for usual, port in ((program.port, here.port), (program.port + program.admin_offset, here.admin_port)):
             command = command.replace(f"localhost:{usual}", f"127.0.0.1:{port}")
@@ -166,6 +172,8 @@ def _runs_here(command: str) -> bool:
     word = first_word(command)
     if re.search(r"-m services\.\w+( serve)?$", command):
         return False
+    if word == "promtool":
+        return _ASKS_PROMETHEUS
     return word in ("curl", "tally", "python", ".venv/bin/python") or "=$(curl" in command
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from typing import Any
 
 import promql_parser
 import pytest
 import yaml
-from click import Group
 
 from tally.chassis.signals import Signals
-from tally.cli import main
+from tests.documents.command_line import is_command
 from tests.observability.promql import selectors
 from tests.observability.rules import ALERTS, FILES, FOLDER, RECORDED, ROOT, RULES, Rule
 
@@ -56,7 +54,7 @@ def test_a_runbook_says_what_it_means_how_to_confirm_it_and_what_to_do(name: str
     assert headings == [name, "What it means", "Confirm", "Do"]
     assert "```sh" in text
     for command in re.findall(r"^tally (.+)$", text, re.MULTILINE):
-        assert _is_command(command), command
+        assert is_command(command), command
     for query in re.findall(r"^promtool query instant \S+ '(.+)'$", text, re.MULTILINE):
         assert selectors(query)
     for metric in re.findall(r"\b(tally_[a-z_]+|http_(?:server|client)_[a-z_]+)", text):
@@ -101,13 +99,3 @@ def test_promtool_agrees(capsys: pytest.CaptureFixture[str]) -> None:
 def _run(*command: str) -> None:
     done = subprocess.run(command, cwd=FOLDER / "tests", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _is_command(line: str) -> bool:
-    """Whether `tally` has such a command, with the options that the line gives."""
-    found: Any = main
-    words = line.split()
-    while words and isinstance(found, Group):
-        found = found.commands.get(words.pop(0))
-    options = {option for parameter in getattr(found, "params", []) for option in parameter.opts}
-    return found is not None and {word for word in words if word.startswith("--")} <= options
