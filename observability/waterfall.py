@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
-_WIDTH, _LEFT, _RIGHT = 1000, 330, 190
+_WIDTH, _LEFT, _RIGHT = 1000, 345, 175
 _TOP, _ROW = 46, 24
 _COLOURS = ("#4e79a7", "#59a14f", "#b07aa1", "#f28e2b", "#76b7b2")
 _FAILED = "#c0392b"
+# (It brings its own paper: a page may be dark while its reader's system is light.)
 _STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#222}.dim{fill:#777}.axis{stroke:#ddd}"
-    "@media(prefers-color-scheme:dark){text{fill:#ddd}.dim{fill:#999}.axis{stroke:#444}}"
+    "text{font:12px system-ui,sans-serif;fill:#222}.head{font-weight:600}.dim{fill:#666}"
+    ".axis{stroke:#ddd}.paper{fill:#fff}"
+    "@media(prefers-color-scheme:dark){text{fill:#ddd}.dim{fill:#aaa}.axis{stroke:#444}.paper{fill:#16191b}}"
 )
 
 
@@ -50,7 +52,8 @@ def draw(spans: Sequence[Span], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>{_STYLE}</style>",
-        f'<text x="10" y="20" font-weight="bold">{escape(title)}</text>',
+        f'<rect class="paper" width="{_WIDTH}" height="{height}" rx="6"/>',
+        f'<text class="head" x="10" y="20">{escape(title)}</text>',
         *_legend(colours),
         *_axis(length_us, scale, height),
     ]
