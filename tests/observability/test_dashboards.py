@@ -111,6 +111,10 @@ def test_panel_units_rule(dashboard: Json) -> None:
         assert unit in known and (unit != "none" or panel["fieldConfig"]["defaults"]["mappings"]), panel["title"]
 
 
+def test_panel_no_targets_rule(dashboard: Json) -> None:
+    assert [panel["title"] for panel in panels(dashboard) if not panel["targets"]] == []
+
+
 def test_target_promql_rule(dashboard: Json) -> None:
     for panel, expr in targets(dashboard):
         assert promql_parser.parse(filled(expr)) is not None, panel["title"]
@@ -120,6 +124,16 @@ def test_target_rate_interval_rule(dashboard: Json) -> None:
     for panel, expr in targets(dashboard):
         for window in re.findall(r"(?:i?rate|increase)\([^[]*\[([^]]*)\]", expr):
             assert window == "$__rate_interval", panel["title"]
+
+
+def test_target_counter_agg_rule(dashboard: Json) -> None:
+    for panel, expr in targets(dashboard):
+        if excluded("target-counter-agg-rule", dashboard, panel):
+            continue
+        for name in re.findall(r"\w+_total\b", expr):
+            # Each time that it is named it is within one of the functions, and over a time.
+            within = re.findall(rf"\b(?:i?rate|increase)\({name}(?:\{{[^}}]*\}})?\[", expr)
+            assert len(within) == len(re.findall(rf"\b{name}\b", expr)), (panel["title"], name)
 
 
 def test_target_job_rule_and_target_instance_rule(dashboard: Json) -> None:
