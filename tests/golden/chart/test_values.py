@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from observability.dashboards import DASHBOARDS
 from scripts import chart_docs
-from tests.golden.chart.rendering import CHART, SETS, Refused, manifests, rendered
+from tests.golden.chart.rendering import CHART, SETS, Refused, manifests, parsed, rendered
 
 Golden = Callable[[str, str], None]
 ROOT = CHART.parents[1]
@@ -76,6 +78,18 @@ def test_the_chart_carries_the_dashboards_and_alerts_as_they_are(folder: str, pa
     kinds = {"dashboards": "grafana_dashboard", "alerts": "PrometheusRule"}
     made = [m for m in manifests("everything") if kinds[folder] in (m["kind"], *m["metadata"].get("labels", {}))]
     assert len(made) == len(originals) > 0
+
+
+def test_alerts_and_dashboards_lead_to_where_the_documents_are() -> None:
+    on = {"enabled": True}
+    monitoring = {"docs": "https://docs.example/tally/", "prometheusRule": on, "dashboards": on}
+    made = list(parsed(rendered({"monitoring": monitoring})))
+    rules = "".join(str(one) for one in made if one["kind"] == "PrometheusRule")
+    assert "https://docs.example/tally/runbooks/TallyBreakerOpen.md" in rules and "'docs/runbooks/" not in rules
+    files = [item for one in made if one["kind"] == "ConfigMap" for item in one["data"].items()]
+    boards = [json.loads(text) for name, text in files if name.endswith(".json")]
+    told = [one["query"] for board in boards for one in board["templating"]["list"] if one["name"] == "docs"]
+    assert told == ["https://docs.example/tally"] * len(DASHBOARDS)
 
 
 def test_every_set_of_values_is_one_that_chart_testing_finds() -> None:
