@@ -100,6 +100,7 @@ async def test_a_person_walks_through_the_demonstration_by_clicking(stack: Local
         await tab.until("document.querySelector('#compensations')?.textContent.includes('does not exist')")
         services = await tab.value("[...document.querySelectorAll('#services tr')].map((row) => row.innerText)")
         assert all("up" in row for row in services) and len(services) >= 5, services
+        assert f"All {len(services)} services answer" in await tab.value("document.getElementById('verdict').innerText")
 
 
 async def test_it_is_legible_in_any_light_and_on_a_phone(stack: LocalStack, tmp_path: Path) -> None:
@@ -143,17 +144,21 @@ async def test_an_outage_is_seen_and_what_was_left_behind_is_confirmed_after_it(
         stack.pause("conference")
         try:
             await tab.until("document.getElementById('services').innerText.includes('silent')")
+            verdict = await tab.value("document.getElementById('verdict').innerText")
+            assert "Conference does not answer" in verdict and "Creates can't be completed" in verdict
             await click(tab, "Attend")
             await click(tab, "Attend with Prefer: respond-async")
             await tab.until("document.querySelector('.track')?.textContent.includes('attempt')", 30)
             # After ten seconds it counts as stuck, with its reason and a button.
             await tab.until("document.querySelector('#stuck button')", 40)
+            assert "not ended" in await tab.value("document.getElementById('left-link').innerText")
             await click(tab, "Retry")
             await tab.until("document.getElementById('news').textContent.includes('is tried now')")
         finally:
             stack.resume("conference")
         await tab.until("document.querySelector('.track').textContent.includes('confirmed')", 40)
         await tab.until("!document.getElementById('services').innerText.includes('silent')")
+        await tab.until("document.getElementById('verdict').innerText.includes('Every circuit is closed')")
         await tab.until("document.getElementById('mails').textContent.includes('alan@example.org')", 30)
 
 

@@ -5,6 +5,8 @@
 "use strict";
 
 const KEPT = 300; // seconds of history that the page keeps
+const SPANS = [[60, "1 min", "last minute"], [120, "2 min", "last 2 minutes"], [KEPT, "5 min", "last 5 minutes"]]; // on a chart
+const OVER_MS = 5000; // a rate is that of so long
 const SILENT_MS = 4000; // after this long without a picture the feed counts as cut
 const BEHIND_S = 10; // an epoch that is older than this should have been closed
 const HIDDEN_MS = 60000; // a page that nobody looks at lets go of the feed after this long
@@ -79,6 +81,8 @@ function seconds(s) {
   return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
 }
 
+/** An age, without a fraction that would only flicker. */
+const whole = (s) => (s < 120 ? `${Math.round(s)} s` : seconds(s));
 const rate = (n) => (n === 0 ? "0" : n < 10 ? n.toFixed(1) : Math.round(n).toString()) + "/s";
 const short = (id) => String(id).slice(-8);
 const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
@@ -89,6 +93,13 @@ const STATES = {
   silent: ["s-trouble", "warn", "silent"],
   unwell: ["s-trouble", "warn", "unwell"],
 };
+/** What it means that one of these is not there; an end of the relationship has a sentence of its own. */
+const WITHOUT = {
+  directory: "Views, and the log of operations, can't be read.",
+  notifier: "Mails wait.",
+  stream: "Nothing can be deferred, and what happens is told later.",
+};
+const AWAY = { down: "is down", silent: "does not answer", unwell: "is unwell" };
 const CIRCUITS = {
   closed: ["c-closed", "", "closed"],
   half_open: ["c-half", "warn", "half open"],
@@ -117,6 +128,29 @@ const REASONS = {
   lost: "a restore lost the other end",
   unsent: "the other side was not reached",
   dead: "it was dead on the other side",
+};
+/** Why a deferred operation was not carried out yet. */
+const WHY = {
+  breaker_open: "its circuit is open",
+  bulkhead_full: "too many requests wait for it",
+  deadline_passed: "the time was over",
+  refused: "it refuses connections",
+  dns: "its name can't be resolved",
+  "no-connection": "no connection was made in time",
+  timeout: "it did not answer in time",
+  reset: "it cut the connection",
+  "cut-short": "it cut its answer short",
+  contended: "others change the same pair",
+  "clock-skew": "the clocks are too far apart",
+};
+/** What a state means that is no end. */
+const WAITS = {
+  requested: "nothing has been told of it since",
+  deferred: "it waits for its turn",
+  retried: "it waits for its next try",
+  parked: "it failed in a way that nobody foresaw",
+  unknown: "its caller was told 504; settling decides it",
+  recorded: "it is on both sides, and settling has not confirmed it",
 };
 const OUTCOMES = { dead: "Undone, and proven", silent: "No answer: the settler sees to it", stale: "The proof was stale" };
 
@@ -151,11 +185,12 @@ function watch() {
   if (source === null) return;
   const silent = Date.now() - heardAt;
   if (silent < SILENT_MS) return;
-  const age = last ? `; what you see is ${seconds(Math.round((Date.now() - Date.parse(last.at)) / 1000))} old` : "";
+  const age = last ? `; what you see is ${whole((Date.now() - Date.parse(last.at)) / 1000)} old` : "";
   show(at("feed"), age || "cut", h("span", { class: "bad" }, shape("s-down"), ` cut: trying again${age}`));
   if (!cut) news("The feed is cut. Trying again.");
   cut = true;
   document.body.classList.add("cut");
+  pronounce("bad", "This gateway does not answer.", "How things stand is not known.");
   // A browser gives up on an answer that is no stream (503: too many look), and waits for a connection that is dead.
   if (source.readyState === EventSource.CLOSED || silent > 3 * SILENT_MS) {
     heardAt = Date.now() - SILENT_MS;
@@ -180,6 +215,7 @@ document.addEventListener("visibilitychange", () => {
 // --- drawing a picture -------------------------------------------------------------------------------------
 
 function draw(picture) {
+  drawVerdict(picture);
   drawServices(picture);
   drawCreates(picture);
   drawEpoch(picture);
@@ -197,6 +233,39 @@ function tellChanges(picture) {
   if (changed.length) news(changed.map((one) => `${one.name} is ${STATES[one.state][2]}`).join("; ") + ".");
 }
 
+/** How things stand, in a sentence: who is away and what that means, or else what is not as it should be. */
+function drawVerdict(picture) {
+  const ends = about ? [about.left.service, about.right.service] : [];
+  const away = picture.services.filter((one) => one.state !== "up");
+  const held = picture.breakers.filter(({ peer, kind, state }) =>
+    state !== "closed" && ["read", "write"].includes(kind) && !away.some((one) => one.name === peer));
+  const behind = picture.epoch_age_s > BEHIND_S;
+  if (away.length) {
+    const missing = away.some((one) => ends.includes(one.name));
+    const meanings = away.map((one) => WITHOUT[one.name]).filter(Boolean);
+    if (missing) meanings.unshift("Creates can't be completed; reads show what the other side knows.");
+    const named = away.map((one) => `${one.name} ${AWAY[one.state]}`).join(", ");
+    pronounce(missing ? "bad" : "warn", `${named[0].toUpperCase()}${named.slice(1)}.`, meanings.join(" "));
+  } else if (held.length) {
+    pronounce("warn", `Circuits: ${held.map((one) => `${one.kind}s at ${one.peer} ${circuitOf(one.state)[2]}`).join(", ")}.`, "");
+  } else if (behind) {
+    pronounce("warn", "Settling is behind.", "Nothing is confirmed, and lone halves stay, until it goes on.");
+  } else if (picture.faults?.length) {
+    pronounce("warn", "A fault is switched on.", "It ends by itself.");
+  } else {
+    pronounce("good", `All ${picture.services.length} services answer.`, "Every circuit is closed.");
+  }
+  const left = picture.operations.items?.length ?? 0;
+  at("left-link").hidden = left === 0;
+  say(at("left-link"), `${left} operation${left === 1 ? " has" : "s have"} not ended`);
+}
+
+function pronounce(tone, lead, rest) {
+  const symbol = { good: "s-up", warn: "s-trouble", bad: "s-down" }[tone];
+  show(at("verdict"), lead + rest, h("strong", { class: tone }, shape(symbol), ` ${lead}`), rest ? ` ${rest}` : "");
+  document.title = `${{ good: "", warn: "▲ ", bad: "✕ " }[tone]}Tally: ${about.relationship}`;
+}
+
 function drawServices(picture) {
   rows(
     at("services"),
@@ -208,7 +277,7 @@ function drawServices(picture) {
     (row, one) => {
       const [symbol, tone, word] = STATES[one.state];
       const took = one.took_ms == null ? "" : ` ${seconds(one.took_ms / 1000)}`;
-      const since = one.since_ms == null ? "" : ` for ${seconds(Math.max(0, (Date.parse(picture.at) - one.since_ms) / 1000))}`;
+      const since = one.since_ms == null ? "" : ` for ${whole(Math.max(0, (Date.parse(picture.at) - one.since_ms) / 1000))}`;
       const detail = one.detail || WHAT_IS[one.name] || "";
       show(row.children[1], word + took + since + detail,
         h("span", { class: tone }, shape(symbol), ` ${word}`),
@@ -218,11 +287,11 @@ function drawServices(picture) {
         const circuit = picture.breakers.find((each) => each.peer === one.name && each.kind === kind);
         if (!circuit) return;
         const [icon, mood, name] = circuitOf(circuit.state);
-        const next = circuit.state === "open" && circuit.retry_after_s > 0 ? `tried in ${seconds(Math.ceil(circuit.retry_after_s))}` : "";
-        const kept = circuit.rejected ? `${circuit.rejected} not sent` : "";
+        const next = circuit.state === "open" && circuit.retry_after_s > 0 ? `tried in ${whole(Math.ceil(circuit.retry_after_s))}` : "";
+        const kept = circuit.rejected && circuit.state !== "closed" ? `${circuit.rejected} not sent` : "";
         show(row.children[2 + index], name + next + kept,
           h("span", { class: mood }, shape(icon, "circuit"), ` ${name}`),
-          next || kept ? h("small", null, [next, kept].filter(Boolean).join(", ")) : "");
+          ...[next, kept].filter(Boolean).map((text) => h("small", null, text)));
       });
     },
   );
@@ -240,20 +309,23 @@ function keep(list, one) {
   while (one.at - list[0].at > KEPT * 1000) list.shift();
 }
 
-/** A path through points of [time, value], the last of which is at the right end. */
-function line(points, height, top) {
+/** How much of the past a chart shows: as much as there is, in few steps, so that it keeps still. */
+const spanOf = (list) => SPANS.find(([s]) => (list.at(-1).at - list[0].at) / 1000 <= s) ?? SPANS.at(-1);
+
+/** A path through points of [time, value], the last of which is at the right end of so many seconds. */
+function line(points, height, top, span) {
   const end = points.at(-1)?.[0] ?? 0;
-  const x = (at) => (KEPT - (end - at) / 1000).toFixed(1);
+  const x = (at) => (KEPT * (1 - (end - at) / 1000 / span)).toFixed(1);
   const y = (value) => (height - 1 - (value / top) * (height - 2)).toFixed(2);
   return points.map(([at, value], index) => `${index && at - points[index - 1][0] < GAP_MS ? "L" : "M"}${x(at)} ${y(value)}`).join("");
 }
 
 /** Lines on one scale; returns the greatest value. The first line has an area under it. */
-function chart(node, lines) {
+function chart(node, lines, span) {
   const height = 60;
   const most = Math.max(0, ...lines.flatMap(({ points }) => points.map(([, value]) => value)));
   const top = Math.max(1, most) * 1.05;
-  const drawn = lines.map(({ name, points }) => svg("path", { class: `l-${name}`, d: line(points, height, top) }));
+  const drawn = lines.map(({ name, points }) => svg("path", { class: `l-${name}`, d: line(points, height, top, span) }));
   // (Each part of the line comes down to the ground at both of its ends.)
   const parts = (drawn[0].getAttribute("d").match(/M[^M]+/g) ?? []).map((part) => {
     const ends = [...part.matchAll(/[ML]([\d.]+) /g)].map((match) => match[1]);
@@ -271,15 +343,19 @@ function drawCreates(picture) {
   keep(history, now);
   const rates = (name) =>
     history.slice(1).map((one, index) => {
-      const past = history[index];
+      let from = index;
+      while (from > 0 && one.at - history[from - 1].at <= OVER_MS) from -= 1;
+      const past = history[from];
       return [one.at, ((one.outcomes[name] ?? 0) - (past.outcomes[name] ?? 0)) / Math.max(0.5, (one.at - past.at) / 1000)];
     });
   const lines = ["done", "refused", "unknown"].map((name) => ({ name, points: rates(name) }));
-  const most = chart(at("creates-chart"), lines.filter(({ name, points }) => name === "done" || points.some(([, value]) => value > 0)));
+  const [span, ago, told] = spanOf(history);
+  const most = chart(at("creates-chart"), lines.filter(({ name, points }) => name === "done" || points.some(([, value]) => value > 0)), span);
+  say(at("creates-since"), `${ago} ago`);
+  say(at("creates-span"), told);
   say(at("creates-most"), most ? `at most ${rate(most)}` : "");
   for (const { name, points } of lines) {
-    const recent = points.slice(-5);
-    say(at(`n-${name}`), recent.length ? rate(recent.reduce((sum, [, value]) => sum + value, 0) / recent.length) : "–");
+    say(at(`n-${name}`), points.length ? rate(points.at(-1)[1]) : "–");
   }
   const then = history.find((one) => now.at - one.at <= 60000);
   say(at("n-p50"), quantile(then.buckets, now.buckets, 0.5, total(now) - total(then)));
@@ -307,7 +383,9 @@ function drawEpoch(picture) {
   const word = age == null ? "not known" : seconds(age);
   show(at("epoch"), word + behind, behind ? h("span", { class: "warn" }, shape("s-trouble"), ` ${word}, behind`) : word);
   keep(epochs, { at: Date.parse(picture.at), age: age ?? 0 });
-  const most = chart(at("epoch-chart"), [{ name: "epoch", points: epochs.map((one) => [one.at, one.age]) }]);
+  const [span, ago] = spanOf(epochs);
+  const most = chart(at("epoch-chart"), [{ name: "epoch", points: epochs.map((one) => [one.at, one.age]) }], span);
+  say(at("epoch-since"), `${ago} ago`);
   say(at("epoch-most"), most ? `at most ${seconds(most)}` : "");
 }
 
@@ -325,12 +403,13 @@ function drawStuck(operations) {
       return row;
     },
     (row, one) => {
-      const why = [one.reason, one.service && `by ${one.service}`].filter(Boolean).join(", ");
-      const tried = one.attempts ? `, tried ${one.attempts} time${one.attempts === 1 ? "" : "s"}` : "";
+      const reason = WHY[one.reason] ?? one.reason;
+      const why = reason ? [one.service, reason].filter(Boolean).join(": ") : WAITS[one.state] ?? "";
+      const tried = one.attempts ? `; tried ${one.attempts} time${one.attempts === 1 ? "" : "s"}` : "";
       show(row.children[0], one.state + why + tried,
         h("span", { class: one.state === "parked" ? "bad" : "warn" }, shape(one.state === "parked" ? "s-trouble" : "s-wait"), ` ${one.state}`),
-        why ? `: ${why}` : "", tried, h("small", null, h("code", null, one.id)));
-      say(row.children[1], `for ${seconds(one.age_s)}`);
+        why ? `: ${why}` : "", tried, h("small", null, h("a", { href: `operation/${one.id}` }, h("code", null, one.id))));
+      say(row.children[1], `for ${whole(one.age_s)}`);
     });
   const notes = {
     absent: "The directory keeps the log of operations, and this gateway has not been told of one (TALLY_DIRECTORY_URL).",
@@ -402,7 +481,7 @@ function drawSwitches(picture) {
     (row, one) => {
       show(row.children[0], `${one.hits}`, h("span", { class: "warn" }, shape("s-trouble"), ` ${one.fault.kind}`),
         `: ${Math.round(one.fault.rate * 100)} % of ${one.fault.path}, hit ${one.hits} times`);
-      say(row.children[1], `${seconds(one.left_s)} left`);
+      say(row.children[1], `${whole(one.left_s)} left`);
     });
   say(at("faults-note"), on == null ? "Faults are off here: TALLY_FAULTS=on make run lets you switch some on. Those of other services: tally faults set SERVICE." : on.length ? "" : "None is on.");
 }
@@ -666,7 +745,7 @@ async function track(id, node, view) {
     const told = answer.json ?? {};
     state = answer.ok ? told.state : "";
     const tone = ENDS[state] ?? "warn";
-    const tried = told.attempts ? `attempt ${told.attempts}${told.reasons?.length ? `: ${told.reasons.join(", ")}` : ""}` : "";
+    const tried = told.attempts ? `attempt ${told.attempts}${told.reasons?.length ? `: ${told.reasons.map((one) => WHY[one] ?? one).join(", ")}` : ""}` : "";
     show(node, `${state}${tried}${answer.says}`,
       h("strong", { class: tone }, shape(tone === "good" ? "s-done" : tone === "bad" ? "s-down" : "s-wait"), ` ${state || "not known now"}`),
       state in ENDS && tone === "good" ? "" : tried || answer.says);
