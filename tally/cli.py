@@ -246,7 +246,7 @@ def outbox_status(service: str) -> None:
 @in_one_sentence
 def outbox_republish(service: str, since: datetime) -> None:
     """Publish SERVICE's events once more. They keep their ids: who has applied them already applies nothing."""
-    count = _operator().republish(service, since)
+    count = sum(_operator().republish(service, since))
     click.echo(f"{count} events since {since.isoformat(timespec='seconds')} are published again.")
 
 

@@ -47,8 +47,14 @@ Isolation = Literal["read committed", "repeatable read", "serializable"]
 R = TypeVar("R")
 
 # A process that vanished with its machine does not hang up. What its sessions hold (an advisory lock, above all) is
-# free again after this many seconds and tries, and not after the two hours that PostgreSQL waits by itself.
-KEEPALIVES: Final = {"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3"}
+# free again after this many seconds and tries, and not after the two hours that PostgreSQL waits by itself; and after
+# as many milliseconds if it vanished with an answer on its way, which keepalives do not look after.
+KEEPALIVES: Final = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "11000",
+}
 # How long an abandoned statement may take to acknowledge its cancel before its connection is closed instead.
 _SETTLE_S: Final = 1.0
 # How long the caller of a failed transaction waits for its rollback; it goes on in the background.

@@ -69,9 +69,15 @@ class Operator:
         """How the service's events are published, how many wait, and since when."""
         return dict(self._asked(service, "GET", "/admin/outbox"))
 
-    def republish(self, service: str, since: datetime) -> int:
-        """Publish the service's events once more, those written since a moment: how many."""
-        return int(self._asked(service, "POST", "/admin/outbox/republish", {"since": since.isoformat()})["events"])
+    def republish(self, service: str, since: datetime) -> Iterator[int]:
+        """Publish the service's events once more, those written since a moment: how many, part by part."""
+        asked = {"since": since.isoformat()}
+        while True:
+            answer = self._asked(service, "POST", "/admin/outbox/republish", asked)
+            yield int(answer["events"])
+            if answer["complete"]:
+                return
+            asked["before"] = answer["before"]
 
     def rebuild(self) -> Iterator[dict[str, Any]]:
         """Rebuild the directory's view, or watch the rebuild that is under way: how it stands, until it is over."""

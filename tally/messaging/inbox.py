@@ -6,12 +6,15 @@
 An agent, like the relay: `run` for ever, `run_once` for one batch. Theory: what was applied is known to the journal
 (`journal.py`), in the transaction that applied it. The broker's durable consumer only carries the messages here, and
 shows operators how far we are: whenever there is doubt (another process led, a message was lost on its way, the
-database is an older copy of itself, the stream was made anew), the consumer is made again from where the journal is.
+database is an older copy of itself, the stream was made anew or went back), the consumer is made again from where the
+journal is.
 Doubt is seen by the numbers that the broker gives to its deliveries, which have no gaps. Messages are acknowledged
 after the commit; an acknowledgement that is lost costs a delivery, which the journal knows.
 
-One process consumes at a time: who holds an advisory lock in the database. The others ask for it again and again. If
-two believed to hold it, the journal's compare and set would let one of them through.
+One process consumes at a time: who holds an advisory lock in the database. The others ask for it again and again, and
+tell how much waits, since nobody else would if the lock were held by somebody who is no more. If two believed to hold
+it, the journal's compare and set would let one of them through; but each would take the other's messages, so who holds
+it asks every few seconds whether the connection that it goes with is still there.
 
 A batch that can't be applied is taken one by one; a message that can't be applied alone is tried a few times, and
 then parked. Trouble with the database itself is no message's fault: it is tried for ever.
@@ -27,6 +30,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Final
 
+import asyncpg
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -38,7 +42,7 @@ from nats.js.errors import NotFoundError
 from tally.chassis import context
 from tally.chassis.clock import Clock
 from tally.chassis.context import Context
-from tally.chassis.database import Connection, Database, DatabaseFault
+from tally.chassis.database import Connection, Database, DatabaseFault, DatabaseUnavailable
 from tally.chassis.signals import Signals
 from tally.messaging.journal import Apply, Delivered, Journal, Message, Overtaken, Parked, Retried, Taken, said
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
@@ -58,6 +62,10 @@ _FETCH_S: Final = 5.0
 _BACKOFF_S: Final = (0.1, 5.0)
 #: How often a process that does not lead asks whether it may.
 _STANDBY_S: Final = 1.0
+#: How often one that leads asks its connection to the database whether it is still there.
+_ALIVE_S: Final = 2.0
+#: How often one that does not lead asks the broker how much waits.
+_WAITING_S: Final = 5.0
 
 
 class Inbox:
@@ -88,6 +96,7 @@ class Inbox:
         self._batch_max = batch_max
         self._session: Connection | None = None
         self._leading = False
+        self._asked_s = self._waiting_asked_s = float("-inf")
         self._subscription: JetStreamContext.PullSubscription | None = None
         #: How many deliveries the broker has numbered since the consumer was made.
         self._delivered = 0
@@ -166,13 +175,24 @@ class Inbox:
     # -- who consumes
 
     async def _leads(self) -> bool:
-        """Whether this process holds the lock. It goes with its connection."""
+        """Whether this process holds the lock. It goes with its connection, which may end without our being told."""
         if self._session is None or self._session.is_closed():
-            self._leading = False
-            await self._unsubscribe()
+            await self.close()
             self._session = await self._database.session()
-        if not self._leading:
-            self._leading = await self._session.fetchval("SELECT pg_try_advisory_lock($1)", _lock_key(self.name))
+        now_s = self._clock.monotonic_s()
+        if self._leading and now_s - self._asked_s < _ALIVE_S:
+            return True
+        try:
+            if self._leading:
+                await self._session.execute("SELECT 1")
+            else:
+                self._leading = await self._session.fetchval("SELECT pg_try_advisory_lock($1)", _lock_key(self.name))
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+                raise DatabaseUnavailable(said(error), nothing_done=True) from error
+            raise
+        self._asked_s = now_s
         return self._leading
 
     async def _look(self) -> None:
@@ -184,6 +204,17 @@ class Inbox:
             self._signals.projection_lag_seconds(self.name).set(0)
         else:
             self._journal.sequence = position.sequence
+            await self._look_at_what_waits()
+
+    async def _look_at_what_waits(self) -> None:
+        """For those who consume; not being told is no trouble."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._waiting_asked_s < _WAITING_S:
+            return
+        self._waiting_asked_s = now_s
+        with contextlib.suppress(StreamUnavailable, NatsError, OSError):
+            told = await (await self._stream.jetstream()).consumer_info(STREAM, self.name)
+            self._signals.stream_pending(self.name).set((told.num_pending or 0) + (told.num_ack_pending or 0))
 
     async def _count_parked(self) -> None:
         self._signals.parked_messages(self.name).set((await self._journal.position()).parked)
@@ -192,11 +223,14 @@ class Inbox:
 
     async def _subscribe(self) -> JetStreamContext.PullSubscription:
         """Makes the durable consumer again, from where the journal is."""
-        last = await self._stream.last_sequence()
+        position = await self._journal.position()
+        if await self._stream.holds(position.bookmark):
+            self._journal.go_on(position)
+        else:
+            await self._journal.begin((await self._stream.end()).stream)
+            if position.stream is not None:
+                log.warning("another stream, or an older copy of it: it is read from its beginning", consumer=self.name)
         jetstream = await self._stream.jetstream()
-        created = (await jetstream.stream_info(STREAM)).created
-        if await self._journal.open(str(created), last):
-            log.warning("the stream was made anew: it is read from its beginning", consumer=self.name)
         with contextlib.suppress(NotFoundError):
             await jetstream.delete_consumer(STREAM, self.name)
         await jetstream.add_consumer(STREAM, self._config())

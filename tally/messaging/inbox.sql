@@ -3,13 +3,13 @@
 INSERT INTO inbox_cursor (consumer) VALUES ($1) ON CONFLICT DO NOTHING;
 
 -- name: position
--- How far a consumer is, and how much it had to set aside.
-SELECT c.stream, c.sequence, (SELECT count(*) FROM inbox_parked p WHERE p.consumer = c.consumer) AS parked
+-- How far a consumer is, on which message, and how much it had to set aside.
+SELECT c.stream, c.sequence, c.message, (SELECT count(*) FROM inbox_parked p WHERE p.consumer = c.consumer) AS parked
 FROM inbox_cursor c WHERE c.consumer = $1;
 
 -- name: advance
 -- Moves the cursor, and locks it, if it is where the caller believes it to be.
-UPDATE inbox_cursor SET sequence = $4, at = now()
+UPDATE inbox_cursor SET sequence = $4, message = $5, at = now()
 WHERE consumer = $1 AND stream = $2 AND sequence = $3
 RETURNING sequence;
 
@@ -19,7 +19,7 @@ SELECT sequence FROM inbox_cursor WHERE consumer = $1 FOR UPDATE;
 
 -- name: adopt
 -- Another stream: it is read from its beginning.
-UPDATE inbox_cursor SET stream = $2, sequence = 0, at = now() WHERE consumer = $1;
+UPDATE inbox_cursor SET stream = $2, sequence = 0, message = NULL, at = now() WHERE consumer = $1;
 
 -- name: renumber
 -- What is parked from an earlier stream keeps its order, and comes before all of the new one. The shift is larger than

@@ -30,6 +30,7 @@ from msgspec import Struct
 
 from tally.chassis.database import Connection, Database, DatabaseFault, load_queries
 from tally.messaging.event import Event, decode
+from tally.messaging.stream import Bookmark, fingerprint
 
 queries: Final = load_queries(files("tally.messaging").joinpath("inbox.sql"))
 
@@ -84,6 +85,12 @@ class Position(Struct, frozen=True):
     stream: str | None
     sequence: int
     parked: int
+    message: bytes | None = None
+    """The fingerprint of what it stands on."""
+
+    @property
+    def bookmark(self) -> Bookmark:
+        return Bookmark(self.stream or "", self.sequence, self.message)
 
 
 class Parked(Struct, frozen=True):
@@ -131,19 +138,19 @@ class Journal:
         if row is None:
             await self._database.execute(queries.enrol, self.consumer)
             return Position(None, 0, 0)
-        return Position(row["stream"], row["sequence"], row["parked"])
+        return Position(row["stream"], row["sequence"], row["parked"], row["message"])
 
-    async def open(self, stream: str, last_sequence: int) -> bool:
-        """Go on where the cursor is; from the beginning, and True, if it is not of this stream."""
-        now = await self.position()
-        anew = now.stream != stream or now.sequence > last_sequence
-        if anew:
-            async with self._database.transaction() as tx:
-                await tx.execute(queries.lock, self.consumer)
-                await tx.execute(queries.renumber, self.consumer)
-                await tx.execute(queries.adopt, self.consumer, stream)
-        self.stream, self.sequence = stream, 0 if anew else now.sequence
-        return anew and now.stream is not None
+    def go_on(self, at: Position) -> None:
+        """From where the cursor is."""
+        self.stream, self.sequence = at.bookmark.stream, at.sequence
+
+    async def begin(self, stream: str) -> None:
+        """From the beginning of another stream."""
+        async with self._database.transaction() as tx:
+            await tx.execute(queries.lock, self.consumer)
+            await tx.execute(queries.renumber, self.consumer)
+            await tx.execute(queries.adopt, self.consumer, stream)
+        self.stream, self.sequence = stream, 0
 
     # -- taking messages
 
@@ -153,7 +160,7 @@ class Journal:
         Raises `Overtaken`, `DatabaseFault`, and whatever `apply` raises.
         """
         async with self._database.transaction() as tx:
-            await self._advance(tx, messages[-1].sequence)
+            await self._advance(tx, messages[-1])
             fresh, waiting = await self._sorted(tx, messages)
             await self._park(tx, waiting)
             await self._applied(tx, fresh)
@@ -163,14 +170,15 @@ class Journal:
     async def park(self, message: Message, reason: str, attempts: int) -> None:
         """Sets aside a message that could not be applied."""
         async with self._database.transaction() as tx:
-            await self._advance(tx, message.sequence)
+            await self._advance(tx, message)
             if message.event is not None and self._every_event:
                 await tx.execute(queries.see, self.consumer, [message.event.id])
             await self._park(tx, [(message, reason, attempts)])
         self.sequence = message.sequence
 
-    async def _advance(self, tx: Connection, sequence: int) -> None:
-        if await tx.fetchval(queries.advance, self.consumer, self.stream, self.sequence, sequence) is None:
+    async def _advance(self, tx: Connection, to: Message) -> None:
+        place = (self.consumer, self.stream, self.sequence)
+        if await tx.fetchval(queries.advance, *place, to.sequence, fingerprint(to.body)) is None:
             raise Overtaken(f"the cursor of {self.consumer} is not at {self.sequence} any more")
 
     async def _sorted(

@@ -21,11 +21,14 @@ from msgspec import Struct
 
 from tally.chassis.database import Connection, Database, Record, load_queries
 from tally.messaging.event import Event
+from tally.messaging.stream import Bookmark
 
 #: What is told on this channel when something was written.
 CHANNEL: Final = "outbox"
 _AT_ONCE: Final = 1000
 _NOW: Final = timedelta(0)
+#: Since before there was anything.
+EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 queries = load_queries(files("tally.messaging").joinpath("outbox.sql"))
 
@@ -96,13 +99,36 @@ class Outbox:
         assert row is not None
         return Waiting(row["rows"], row["oldest"])
 
-    async def republish(self, since: datetime) -> int:
-        """Have what was written since then published once more: how many events. They keep their ids."""
+    async def republish(self, since: datetime, before: datetime | None = None, *, most: int | None = None) -> int:
+        """Have what was written since then published once more: how many events. They keep their ids.
+
+        Not what was published after ``before``, which is now unless it is given. ``most``: stop after about as many;
+        whoever asks again with the same moments goes on."""
+        before = before or await self.now()
         total = 0
-        while changed := _count(await self._database.execute(queries.again, since.astimezone(UTC), _AT_ONCE)):
+        while most is None or total < most:
+            again = await self._database.execute(queries.again, since.astimezone(UTC), before, _AT_ONCE)
+            if not (changed := _count(again)):
+                break
             total += changed
         await self._database.execute(queries.wake)
         return total
+
+    async def now(self) -> datetime:
+        """By the database's clock, as the events' own times are."""
+        now = await self._database.fetchval(queries.now)
+        assert isinstance(now, datetime)
+        return now
+
+    async def stream(self) -> Bookmark | None:
+        """The end of the stream that it is published to, as it was seen last."""
+        row = await self._database.fetchrow(queries.stream)
+        assert row is not None
+        return None if row["stream"] is None else Bookmark(row["stream"], row["sequence"], row["message"])
+
+    async def saw(self, end: Bookmark) -> None:
+        """Take note of the stream's end."""
+        await self._database.execute(queries.seen, end.stream, end.sequence, end.message)
 
     async def tidy(self, keep: timedelta) -> int:
         """Delete what was published longer ago than `keep`, a few at a time: how many events."""

@@ -29,10 +29,26 @@ UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY ($1) AND publi
 SELECT count(*) AS rows, (SELECT w.at FROM outbox w WHERE w.published_at IS NULL ORDER BY w.seq LIMIT 1) AS oldest
 FROM outbox o WHERE o.published_at IS NULL;
 
+-- name: now
+-- The moment, by the clock that writes and marks.
+SELECT clock_timestamp();
+
 -- name: again
--- To be published again: those written since a moment.
+-- To be published again, some of those written since a moment, and published before another: what relays have published
+-- again meanwhile is done. (Nothing is published before it is written, so there is an index for it.)
 UPDATE outbox SET published_at = NULL
-WHERE id IN (SELECT o.id FROM outbox o WHERE o.published_at IS NOT NULL AND o.at >= $1 ORDER BY o.seq LIMIT $2);
+WHERE id IN (
+    SELECT o.id FROM outbox o WHERE o.published_at >= $1 AND o.published_at < $2 AND o.at >= $1
+    ORDER BY o.published_at LIMIT $3 FOR UPDATE
+);
+
+-- name: stream
+-- The end of the stream as it was seen last.
+SELECT s.stream, s.sequence, s.message FROM outbox_stream s;
+
+-- name: seen
+-- The end of the stream as it is now.
+UPDATE outbox_stream SET stream = $1, sequence = $2, message = $3;
 
 -- name: wake
 -- Every relay that listens.

@@ -7,6 +7,9 @@ relays may run at once; each claims what no other has (SKIP LOCKED).
 The events of one subject are published in the order they were written: each waits for the acknowledgement of the one
 before it. What the broker refuses (too large) stays, counted and logged, and holds back its subject's later events,
 nobody else's. A broker that is away holds back all of them; nothing waits for it but the outbox.
+
+A stream that is another one than before, or an older copy of itself, lacks what was in it, and nobody else knows what
+that was: all that the outbox still has is published again. Those who have applied it already apply nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
 from tally.chassis.signals import Signals
 from tally.messaging.event import Event
-from tally.messaging.outbox import CHANNEL, Outbox, Waiting
+from tally.messaging.outbox import CHANNEL, EVER, Outbox, Waiting
 from tally.messaging.stream import EventRefused, Stream, StreamSettings, StreamUnavailable, end
 
 #: How long the broker may take to acknowledge a batch.
@@ -42,6 +45,8 @@ _BACKOFF_S: Final = (0.1, 2.0)
 #: Until a refused event is tried again.
 _HOLD_S: Final = 60.0
 _TIDY_S: Final = 60.0
+#: Between looks at which stream it is.
+_LOOK_S: Final = 5.0
 _CONNECT_S: Final = 2.0
 
 log = structlog.get_logger()
@@ -88,7 +93,7 @@ class Relay:
         #: Subjects with an event that the broker refused, and until when they are left alone.
         self._held: dict[UUID, float] = {}
         self._waiting = Waiting(0, None)
-        self._measured_s = self._tidied_s = float("-inf")
+        self._measured_s = self._tidied_s = self._looked_s = float("-inf")
         self._trouble = ""
         self._published = signals.published_total()
         self._failures = signals.publish_failures_total()
@@ -145,7 +150,7 @@ class Relay:
     async def _publish(self, events: Sequence[Event]) -> tuple[list[UUID], StreamUnavailable | None]:
         """The ids of those that were acknowledged, and what kept the broker from taking all of them."""
         acknowledged: list[UUID] = []
-        for wave in waves(events):
+        for wave in waves(events, self._batch_max):
             wave = [event for event in wave if event.subject not in self._held]
             with self._spans(wave):
                 outcomes = await self._stream.publish_many(wave, timeout_s=_PUBLISH_S)
@@ -224,10 +229,27 @@ class Relay:
         finally:
             connection.terminate()
 
+    # --- the stream itself
+
+    async def look(self) -> None:
+        """Is it the stream that was published to, with all that was in it? Else have that published again. Raises
+        `StreamUnavailable`."""
+        seen = await self._outbox.stream()
+        if seen is not None and not await self._stream.holds(seen):
+            log.warning("another stream, or an older copy of it: what the outbox still has is published again")
+            count = await self._outbox.republish(EVER)
+            log.info("published again", events=count)
+        end = await self._stream.end()
+        if end != seen:
+            await self._outbox.saw(end)
+
     # --- what an operator sees
 
     async def _housekeeping(self) -> None:
         now_s = self._clock.monotonic_s()
+        if now_s - self._looked_s >= _LOOK_S:
+            await self.look()
+            self._looked_s = now_s
         if now_s - self._measured_s >= _POLL_S:
             await self.measure()
         if now_s - self._tidied_s >= _TIDY_S:
@@ -260,8 +282,8 @@ class Relay:
         return f"<{type(self).__name__} of {self._outbox!r} {self._trouble or 'well'}>"
 
 
-def waves(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """Split so that no subject is twice in a wave, and each one's events are in their order."""
+def waves(events: Sequence[Event], most: int) -> Iterator[list[Event]]:
+    """Split so that no subject is twice in a wave of at most so many, and each one's events are in their order."""
     later = list(events)
     while later:
         wave: dict[UUID, Event] = {}
@@ -271,5 +293,7 @@ def waves(events: Sequence[Event]) -> Iterator[list[Event]]:
                 rest.append(event)
             else:
                 wave[event.subject] = event
-        yield list(wave.values())
+        once = list(wave.values())
+        for first in range(0, len(once), most):
+            yield once[first : first + most]
         later = rest

@@ -20,6 +20,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import count
 from typing import Annotated, Final, Self, TypeAlias
 
@@ -90,6 +91,22 @@ class NoStream(StreamUnavailable):
 
 class EventRefused(Exception):
     """The broker would never take this event: it is too large."""
+
+
+class Bookmark(Struct, frozen=True):
+    """A place in a stream, to be recognised."""
+
+    stream: str
+    """When it was made: one that is made anew, under the same name, is another one."""
+    sequence: int
+    """0 is before its first message."""
+    message: bytes | None = None
+    """The `fingerprint` of what is there; None if that is not known."""
+
+
+def fingerprint(body: bytes) -> bytes:
+    """Of a message."""
+    return blake2b(body, digest_size=16).digest()
 
 
 class _Refusal(Struct):
@@ -241,12 +258,42 @@ class Stream:
 
     async def last_sequence(self) -> int:
         """Of the newest event in the stream; 0 if there is none. Raises `StreamUnavailable`."""
+        return (await self._state()).sequence
+
+    async def end(self) -> Bookmark:
+        """Its end. Raises `StreamUnavailable`."""
+        now = await self._state()
+        return msgspec.structs.replace(now, message=await self._message_at(now.sequence))
+
+    async def holds(self, bookmark: Bookmark) -> bool:
+        """Whether it is the stream in which ``bookmark`` was seen, and has not gone back behind it since: after a loss
+        of its disk, or as an older copy, it fills its places a second time. (What somebody deleted from it says
+        nothing.) Raises `StreamUnavailable`."""
+        now = await self._state()
+        if now.stream != bookmark.stream or now.sequence < bookmark.sequence:
+            return False
+        message = await self._message_at(bookmark.sequence) if bookmark.message else None
+        return None in (message, bookmark.message) or message == bookmark.message
+
+    async def _state(self) -> Bookmark:
         context = await self.jetstream()
         try:
-            return (await context.stream_info(STREAM)).state.last_seq
+            told = await context.stream_info(STREAM)
         except NotFoundError as error:
             self._make_sure_again()
             raise NoStream(_said(error)) from error
+        except (NatsError, OSError) as error:
+            raise StreamUnavailable(_said(error)) from error
+        return Bookmark(str(told.created), told.state.last_seq)
+
+    async def _message_at(self, sequence: int) -> bytes | None:
+        if not sequence:
+            return None
+        context = await self.jetstream()
+        try:
+            return fingerprint((await context.get_msg(STREAM, sequence)).data or b"")
+        except NotFoundError:
+            return None
         except (NatsError, OSError) as error:
             raise StreamUnavailable(_said(error)) from error
 

@@ -45,6 +45,8 @@ _SWEEP_AGE: Final = timedelta(seconds=_SWEEP_S)
 #: Marks are collected for so long, or until there are so many.
 _MARK_S: Final = 0.5
 _MARK_MAX: Final = 1000
+#: A transaction that writes one event is three rows of the log: its beginning, the event, its commit.
+_ROWS_PER_EVENT: Final = 3
 #: How much of the log without events is skipped at once; less is not worth the reading.
 _SKIP_BYTES: Final = 1024 * 1024
 _CONNECT_S: Final = 2.0
@@ -103,6 +105,8 @@ class WalRelay(Relay):
             await self._make(reader)
             return done
         rows = await self._peek(reader, until)
+        if len(rows) >= _ROWS_PER_EVENT * self._batch_max:
+            self._woken.set()  # there is more
         events, end = read_changes(row["data"] for row in rows)
         acknowledged, trouble = await self._publish([self._outbox.event(event) for event in events])
         self._published.inc(len(acknowledged))
@@ -117,7 +121,7 @@ class WalRelay(Relay):
 
     async def _peek(self, reader: Connection, until: _Until) -> list[Record]:
         try:
-            return await reader.fetch(queries.peek, self._slot, until.lsn, self._batch_max)
+            return await reader.fetch(queries.peek, self._slot, until.lsn, _ROWS_PER_EVENT * self._batch_max)
         except (asyncpg.ObjectNotInPrerequisiteStateError, asyncpg.UndefinedObjectError) as error:
             # The slot is lost, or was made before the publication.
             log.warning("the slot cannot be read", slot=self._slot, reason=str(error))

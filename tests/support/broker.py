@@ -5,6 +5,7 @@ async def test_something(broker):
     broker.kill()       # SIGKILL; what it acknowledged is still there after broker.start()
 """
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,24 @@ class Broker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
         self._paused = False
+
+    def wipe(self) -> None:
+        """SIGKILL, and its disk is gone."""
+        self.kill()
+        shutil.rmtree(self._folder)
+
+    def copy(self) -> Path:
+        """A copy of its disk, stopped meanwhile."""
+        self.stop()
+        copy = self._folder.with_name(f"{self._folder.name}-copy")
+        shutil.copytree(self._folder, copy)
+        self.start()
+        return copy
+
+    def put_back(self, copy: Path) -> None:
+        """SIGKILL, and its disk is an older copy."""
+        self.wipe()
+        copy.rename(self._folder)
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -12,7 +12,6 @@ import asyncio
 import subprocess
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import structlog
 
@@ -40,7 +39,6 @@ class Nemesis:
         self._recorder = recorder
         self._schedule = schedule
         self._stop = threading.Event()
-        self._began_at = datetime.now(UTC).isoformat()
 
     async def run(self, until_s: float) -> None:
         """Strike until the loop's time is `until_s`, and mend what was struck."""
@@ -98,8 +96,6 @@ class Nemesis:
             log.warning("the pods are replaced", fault=slot.fault.name, error=str(error))
             self._replace(slot)
             self._place.wait_ready(READY_TIMEOUT_S)
-        if slot.fault.name == "nats-wiped":
-            self._place.republish(self._began_at)
 
     def _begun(self, name: str, target: str) -> int:
         number = self._recorder.number()

@@ -26,10 +26,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from tally.local.ask import ask
 from tests.chaos.cluster.schedule import SERVICES
 from tests.e2e.cluster import RELEASE, ROOT, Cluster, CommandFailed, run
-from tests.e2e.faults import ADMIN_PORTS, Release
+from tests.e2e.faults import Release
 
 INSTANCE, PART = "app.kubernetes.io/instance", "app.kubernetes.io/component"
 DATABASES = ("author", "conference", "directory")
@@ -181,19 +180,6 @@ class Place:
     def restart(self, part: str) -> None:
         """Other pods in the place of a part's: what was done to them goes with them."""
         self.kubectl("delete", "pod", "-l", f"{self.release.selector},{PART}={part}", "--force", "--grace-period=0")
-
-    def republish(self, since: str) -> None:
-        """What an operator does when the stream lost what nobody had read: the owners tell it again."""
-        for service in ("author", "conference"):
-            self._as_operator(service, "POST", "/admin/outbox/republish", {"since": since})
-
-    def _as_operator(self, service: str, method: str, path: str, body: Any) -> None:
-        token = self.kubectl("create", "token", f"{RELEASE}-operator", "--audience", service).strip()
-        with self._cluster.forwarded(f"{service}-admin", ADMIN_PORTS[service]) as port:
-            headers = {"Authorization": f"Bearer {token}"}
-            answer = ask(method, f"http://127.0.0.1:{port}{path}", body, headers=headers)
-        if answer.status != 200:
-            raise CommandFailed(f"{method} {path} at {service}: {answer.says()}")
 
 
 def _wait_open(address: str) -> None:

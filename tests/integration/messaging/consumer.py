@@ -22,7 +22,8 @@ from tests.support.broker import Broker
 from tests.support.postgres import Databases
 
 NAME = "test-view"
-_SQL = Path(__file__).resolve().parents[3] / "tally" / "messaging" / "sql" / "0002_inbox.sql"
+_MIGRATIONS = ("0002_inbox.sql", "0004_streams.sql")
+_SQL = Path(__file__).resolve().parents[3] / "tally" / "messaging" / "sql"
 _VIEW = """
 CREATE TABLE view (subject uuid PRIMARY KEY, inc uuid, version bigint, name text);
 CREATE TABLE applied (n bigint GENERATED ALWAYS AS IDENTITY, sequence bigint, event uuid, subject uuid, version bigint);
@@ -49,7 +50,9 @@ def new_database(databases: Databases) -> str:
     async def prepare(dsn: str) -> None:
         connection = await asyncpg.connect(dsn)
         try:
-            await connection.execute(_SQL.read_text() + _VIEW)
+            for name in _MIGRATIONS:
+                await connection.execute((_SQL / name).read_text())
+            await connection.execute(_VIEW)
         finally:
             await connection.close()
 
@@ -158,10 +161,16 @@ class Scene:
         return (await (await self.stream.jetstream()).publish(subject, body)).seq
 
     def consumer(
-        self, *, every_event: bool = False, batch_max: int = 256, name: str = NAME, signals: Signals | None = None
+        self,
+        *,
+        every_event: bool = False,
+        batch_max: int = 256,
+        name: str = NAME,
+        signals: Signals | None = None,
+        dsn: str | None = None,
     ) -> Consumer:
         signals = signals or Signals("test")
-        database = Database(self.dsn, "test", pool_max=2)
+        database = Database(dsn or self.dsn, "test", pool_max=2)
 
         async def apply(tx: Connection, events: Sequence[Delivered]) -> None:
             await consumer.apply(tx, events)

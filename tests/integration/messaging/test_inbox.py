@@ -201,9 +201,12 @@ async def test_a_stream_that_was_made_anew_is_read_from_its_beginning(scene: Sce
 
 async def test_a_database_that_is_an_older_copy_gets_what_it_lacks_again(scene: Scene, consumer: Consumer) -> None:
     subjects = [uuid4() for _ in range(5)]
-    await consumer.until(await scene.publish(*(event(subject, 1, "created") for subject in subjects)))
+    await consumer.until(await scene.publish(*(event(subject, 1, "created") for subject in subjects[:2])))
+    await consumer.database.execute("CREATE TABLE older AS TABLE inbox_cursor")
+    await consumer.until(await scene.publish(*(event(subject, 1, "created") for subject in subjects[2:])))
     await consumer.inbox.close()
-    await consumer.database.execute("UPDATE inbox_cursor SET sequence = 2")
+    await consumer.database.execute("DELETE FROM inbox_cursor")
+    await consumer.database.execute("INSERT INTO inbox_cursor TABLE older")
     for table in ("view", "inbox_version"):
         await consumer.database.execute(f"DELETE FROM {table} WHERE subject <> ALL ($1)", subjects[:2])
     restored = scene.consumer()

@@ -22,7 +22,7 @@ from tally.chassis.database import Database
 from tally.chassis.migrate import Source
 from tally.chassis.signals import Signals
 from tally.messaging.event import Event, decode
-from tally.messaging.outbox import Outbox
+from tally.messaging.outbox import EVER, Outbox
 from tally.messaging.relay import Relay
 from tally.messaging.stream import Stream, end
 from tally.messaging.wal import WalRelay
@@ -249,13 +249,77 @@ async def test_what_was_published_can_be_published_again(scene: Scene) -> None:
         await scene.connection.execute("UPDATE outbox SET at = at - interval '3 hours'")
         recent = [await scene.write() for _ in range(5)]
         await scene.drained()
-        async with Stream(scene.broker.url, "operator", Signals("operator")) as stream:
-            await until(lambda: _true(stream.connected))
-            await (await stream.jetstream()).delete_stream("TALLY_EVENTS")
+        now = await relay._outbox.now()
         assert await relay._outbox.republish(datetime.now(UTC) - timedelta(hours=2)) == 5
         await scene.drained()
-        assert sorted(await scene.ids()) == sorted(recent)
+        again = await scene.connection.fetch("SELECT id FROM outbox WHERE published_at >= $1", now)
+        assert sorted(row["id"] for row in again) == sorted(recent)
         assert old not in recent
+
+
+async def test_publishing_again_ends_however_fast_relays_publish(scene: Scene) -> None:
+    ids = [await scene.write(n) for n in range(2500)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        assert await relay._outbox.republish(EVER) == len(ids)
+        await scene.drained()
+
+
+async def test_a_part_of_what_is_published_again_goes_on_where_it_stopped(scene: Scene) -> None:
+    [await scene.write(n) for n in range(2500)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        now = await relay._outbox.now()
+        parts = [await relay._outbox.republish(EVER, now, most=1000) for _ in range(4)]
+        assert parts == [1000, 1000, 500, 0]
+
+
+async def test_what_was_in_a_stream_that_is_gone_is_published_again(scene: Scene) -> None:
+    ids = [await scene.write(n) for n in range(5)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        await until(lambda: _is_seen(relay))
+        await asyncio.to_thread(scene.broker.wipe)
+        ids.append(await scene.write(5))
+        await asyncio.to_thread(scene.broker.start)
+        await until(lambda: _holds(scene, ids))
+
+
+async def test_what_an_older_copy_of_the_stream_lacks_is_published_again(scene: Scene) -> None:
+    ids = [await scene.write(n) for n in range(2)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        copy = await asyncio.to_thread(scene.broker.copy)
+        ids += [await scene.write(n) for n in range(3)]
+        await scene.drained()
+        await until(lambda: _is_seen(relay))
+        await asyncio.to_thread(scene.broker.put_back, copy)
+        ids += [await scene.write(n) for n in range(7)]
+        await asyncio.to_thread(scene.broker.start)
+        await until(lambda: _holds(scene, ids))
+
+
+async def test_a_stream_that_was_only_stopped_is_not_published_to_again(scene: Scene) -> None:
+    ids = [await scene.write(n) for n in range(5)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        await until(lambda: _is_seen(relay))
+        await asyncio.to_thread(scene.broker.kill)
+        ids.append(await scene.write(5))
+        await asyncio.to_thread(scene.broker.start)
+        await scene.drained()
+        await relay.look()
+        assert await scene.unpublished() == 0
+    assert await scene.ids() == ids
+
+
+async def _is_seen(relay: Relay) -> bool:
+    """The relay has taken note of the stream as it is now."""
+    return await relay._outbox.stream() == await relay._stream.end()
+
+
+async def _holds(scene: Scene, ids: list[UUID]) -> bool:
+    return set(await scene.ids()) == set(ids)
 
 
 async def test_published_rows_are_deleted_when_they_are_old(scene: Scene) -> None:
@@ -344,6 +408,35 @@ async def test_a_slot_that_is_lost_while_it_is_read_loses_no_event(log_scene: Sc
         written += [await log_scene.write() for _ in range(10)]
         await log_scene.drained()
         assert sorted(await log_scene.ids()) == sorted(written)
+
+
+async def test_a_backlog_in_the_log_is_read_without_a_pause(log_scene: Scene) -> None:
+    async with log_scene.still(batch_max=16) as relay:
+        await until(lambda: _true(relay._stream.connected))
+        while not relay._slot or await relay._slot_ready(await relay._leading()) is None:
+            await relay.run_once()
+        for n in range(40):
+            await log_scene.write(n)
+        relay._woken.clear()
+        published = [await relay.run_once(), await relay.run_once()]
+        assert relay._woken.is_set(), "there is more, and nobody waits for a second"
+        assert sum(published) >= 2 * 15
+        relay._leave()
+
+
+async def test_a_transaction_of_more_than_the_stream_takes_at_once_is_published(
+    log_scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a cascade: the log gives it whole."""
+    monkeypatch.setattr("tally.messaging.stream.PENDING_MAX_BYTES", 20_000)
+    async with log_scene.relay(batch_max=16):
+        ids = [await log_scene.write(n) for n in range(3)]
+        await log_scene.drained()
+        async with log_scene.connection.transaction():
+            ids += [await log_scene.write(n) for n in range(200)]
+        await log_scene.drained()
+        await until(lambda: _holds(log_scene, ids))
+    assert len(await log_scene.ids()) == len(ids), "each once"
 
 
 async def test_the_log_is_let_go_of(log_scene: Scene) -> None:

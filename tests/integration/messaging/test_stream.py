@@ -31,7 +31,7 @@ def event(version: int = 1, **data: Any) -> Event:
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for is in other processes
             await asyncio.sleep(0.02)
 
 
