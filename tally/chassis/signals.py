@@ -172,6 +172,7 @@ SPANS: Final[Mapping[str, SpanKind]] = {
     "call": SpanKind("One attempt of one HTTP call to a peer.", "client"),
     "compensation": SpanKind("Undoing the half of an operation that was refused on the other side."),
     "settle": SpanKind("One round of the settler: both epochs closed, compared and repaired."),
+    "confirm": SpanKind("What both sides hold is settled in one step; linked to the requests that created it."),
     "relay": SpanKind("One event published from the outbox; linked to what wrote it.", "producer"),
     "mail": SpanKind("One mail handed to the mail server; linked to what it tells of.", "client"),
     "consume": SpanKind("One message applied to a projection; linked to what caused it.", "consumer"),

@@ -205,6 +205,7 @@ def owner(
                     period_s=settings.settle_period_s,
                     leader=restorer.leading(leadership.held),
                     tell_voided=lambda side, ops: store.tell_voided(side, ops, clock.now_ms()),
+                    causes=store.causes if signals.traced else None,
                 )
                 calls.announce(other, ["settle"])
                 stack.push_async_callback(end, agents.create_task(settler.run(), name="settler"))

@@ -13,6 +13,8 @@ from uuid import UUID, uuid5
 import asyncpg
 import msgspec
 
+from tally.chassis import context
+from tally.chassis.context import Context
 from tally.chassis.database import Contended, DatabaseFault
 from tally.halves import schema
 from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
@@ -25,6 +27,8 @@ _TRANSIENT = (asyncpg.ForeignKeyViolationError, asyncpg.UniqueViolationError, Co
 
 _RECORDED = wire.Verdict(Answer.RECORDED)
 _NIL = UUID(int=0)
+#: What OpenTelemetry lets a span have.
+LINKS_MAX = 128
 
 #: Positions in a batch, the parts it is decided in, and one statement for the items at some positions.
 Positions = list[int]
@@ -143,6 +147,11 @@ class PostgresStore:
         tells it once: an event's id follows from its operation."""
         ids = [uuid5(op, f"voided {side.value}") for op in ops]
         await self._rows.fetch(self._sql["voided"], ids, ops, now_ms * 1000, side.value)
+
+    async def causes(self, ops: Sequence[UUID]) -> list[Context]:
+        """On the right side: the recorded requests that created some operations, at most as many as a span links."""
+        rows = await self._rows.fetch(self._sql["causes"], ops, LINKS_MAX)
+        return [cause for row in rows if (cause := context.linked(row["trace"])) is not None]
 
     async def find(self, items: Sequence[wire.PairItem]) -> wire.Founds:
         row = _serving(await self._rows.fetchrow(self._sql["find"], [i.left for i in items], [i.right for i in items]))

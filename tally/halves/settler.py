@@ -17,6 +17,7 @@ import structlog
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
+from tally.chassis.context import Context
 from tally.chassis.signals import SpanBlock
 from tally.halves.peer import Failed, Peer
 from tally.halves.store import LIST_MAX
@@ -38,7 +39,7 @@ ROUND_DEADLINE_S = 10.0
 class Observer(Protocol):
     """Who counts."""
 
-    def span(self, name: str) -> SpanBlock: ...
+    def span(self, name: str, *, links: Sequence[Context] = ()) -> SpanBlock: ...
     def settled(self, relationship: str, outcome: str, count: int) -> None: ...
     def lag(self, relationship: str, seconds: float) -> None: ...
     def lone_halves(self, relationship: str, count: int) -> None: ...
@@ -76,9 +77,10 @@ class Settler:
         period_s: float,
         leader: Callable[[], Awaitable[bool]],
         tell_voided: Callable[[Side, Sequence[UUID]], Awaitable[None]] | None = None,
+        causes: Callable[[Sequence[UUID]], Awaitable[Sequence[Context]]] | None = None,
     ) -> None:
-        """``tell_voided`` is told of lone halves once they are dead, before their epoch is settled; if it raises, the
-        round fails."""
+        """``tell_voided`` is told of lone halves once they are dead, before their epoch is settled; ``causes`` tells
+        which requests created operations, for traces. If one raises, the round fails."""
         self._relationship = relationship
         self._peers = {Side.LEFT: left, Side.RIGHT: right}
         self._clock = clock
@@ -87,6 +89,7 @@ class Settler:
         self._period_s = period_s
         self._leader = leader
         self._tell_voided = tell_voided
+        self._causes = causes
         self._trouble: str | None = None
 
     async def run(self) -> None:
@@ -141,7 +144,9 @@ class Settler:
         # 4. Confirm the rest, once.
         matched = sorted(op for op in comparison.matched if isinstance(op, UUID))
         settle = wire.Settle(right.settled, until, right.inc, matched)
-        settled = _answered(await self._peers[Side.RIGHT].settle(settle, deadline), Side.RIGHT)
+        causes = await self._causes(matched) if matched and self._causes is not None else ()
+        with self._observer.span("confirm", links=causes):
+            settled = _answered(await self._peers[Side.RIGHT].settle(settle, deadline), Side.RIGHT)
         if settled.applied and settled.confirmed:
             self._observer.settled(self._relationship.name, "confirmed", settled.confirmed)
             log.info(

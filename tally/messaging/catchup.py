@@ -180,6 +180,8 @@ async def replayed(stream: Stream, entities: Iterable[str]) -> AsyncIterator[lis
             delivered = 0
             while left:
                 messages = await subscription.fetch(_BATCH, timeout=_FETCH_S)
+                if not messages:  # nats-py's word for some of what the broker says instead
+                    raise StreamUnavailable("the broker stopped sending")
                 delivered += len(messages)
                 if messages[-1].metadata.sequence.consumer != delivered:
                     raise StreamUnavailable("a message was lost on its way")

@@ -132,9 +132,9 @@ class Rebuild:
 
     async def begin(self) -> bool:
         """Begin one; False if one is under way. Raises `StreamUnavailable`."""
-        last = await self._stream.last_sequence()
+        end = await self._stream.end()
         async with self._database.transaction() as tx:
-            if await tx.fetchval(_queries.begin, self._projection, last) is None:
+            if await tx.fetchval(_queries.begin, self._projection, end.sequence, end.stream) is None:
                 return False
             await self._shadow.empty(tx)
         self._asked.set()
@@ -176,11 +176,21 @@ class Rebuild:
             return True
         if self._replay is None or self._replay.sequence != now.sequence:
             await self._forget()
+            if await self._begun_anew():
+                return False
             self._replay = await _Replay.open(self._stream, self._subjects, now.sequence)
         await self._tell(self._replay, await self._replay.fetch(_FETCH_S))
         if self._replay.left <= _NEAR and not await self._switch(self._replay):
             await asyncio.sleep(_AHEAD_S)
         return False
+
+    async def _begun_anew(self) -> bool:
+        """Where the shadow is, is a place of another stream than there is now: it is told all of that one, too."""
+        end = await self._stream.end()
+        if await self._database.fetchval(_queries.restart, self._projection, end.sequence, end.stream) is None:
+            return False
+        log.warning("the stream is another one: the rebuild reads it from its beginning", projection=self._projection)
+        return True
 
     async def _tell(self, replay: _Replay, batch: list[Delivered]) -> None:
         if not batch:
@@ -292,6 +302,8 @@ class _Replay:
         try:
             messages = await self._subscription.fetch(_BATCH, timeout=within_s)
         except NothingCame:
+            return []
+        if not messages:  # nats-py's word for some of what the broker says instead
             return []
         self.left = messages[-1].metadata.num_pending
         delivered = []

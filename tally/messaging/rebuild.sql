@@ -1,11 +1,16 @@
 -- name: begin
 -- A rebuild begins, unless one is under way.
-INSERT INTO rebuild (projection, state, target) VALUES ($1, 'replaying', $2)
+INSERT INTO rebuild (projection, state, target, stream) VALUES ($1, 'replaying', $2, $3)
 ON CONFLICT (projection) DO UPDATE
-SET state = 'replaying', sequence = 0, target = excluded.target, skipped = 0, started_at = now(), ended_at = NULL,
+SET state = 'replaying', sequence = 0, target = excluded.target, stream = excluded.stream, skipped = 0, started_at = now(), ended_at = NULL,
     before = NULL, after = NULL
 WHERE rebuild.state = 'done'
 RETURNING projection;
+
+-- name: restart
+-- Told from the beginning, unless it is this stream that was begun.
+UPDATE rebuild SET sequence = 0, target = $2, skipped = 0, stream = $3
+WHERE projection = $1 AND state = 'replaying' AND stream IS DISTINCT FROM $3 RETURNING projection;
 
 -- name: standing
 -- How the rebuild stands, or how the last one ended.

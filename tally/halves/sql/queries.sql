@@ -46,6 +46,10 @@ SELECT * FROM {name}_find($1, $2);
 --seats-- -- Those taken and those there are, for the metrics.
 --seats-- SELECT coalesce(sum(s.taken), 0)::bigint AS taken, coalesce(sum(s.capacity), 0)::bigint AS capacity FROM {name}_seat s;
 --seats--
+--right-- -- name: causes
+--right-- -- The traces of the requests that created some operations, where somebody records them.
+--right-- SELECT DISTINCT h.trace FROM {name}_half h WHERE h.op = ANY ($1) AND h.trace IS NOT NULL LIMIT $2;
+--right--
 --right-- -- name: voided
 --right-- -- The settler tells of lone halves that it has voided, each once.
 --right-- INSERT INTO outbox (id, type, subject, version, inc, data, trace, actor)

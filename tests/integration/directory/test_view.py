@@ -18,6 +18,7 @@ from tally.messaging.inbox import Delivered
 from tally.messaging.stream import Stream
 from tests.integration.directory.running import Running, eventually, started
 from tests.integration.directory.telling import Telling
+from tests.support.broker import Broker
 from tests.support.postgres import Databases
 
 
@@ -124,6 +125,33 @@ async def test_a_rebuild_that_was_cut_off_is_finished_by_whoever_comes_next(
     async with started(settings, stream) as second:
         assert (await second.rebuilt())["equal"]
         assert await second.digest() == right
+
+
+async def test_a_rebuild_whose_stream_was_lost_misses_nothing_of_the_next_one(
+    settings: DirectorySettings, stream: Stream, broker: Broker
+) -> None:
+    events = a_life(Random(7), changes=900).events
+    async with started(settings, stream) as first:
+        await first.told(events)
+        async with first.database() as connection, connection.transaction():
+            await connection.execute("SELECT FROM inbox_cursor WHERE consumer = 'directory-view' FOR UPDATE")
+            await first.admin("POST", "/admin/rebuild")
+
+            async def far() -> bool:
+                return bool((await first.admin("GET", "/admin/rebuild"))["sequence"] > 500)
+
+            await eventually(far, "the rebuild is far")
+            await first.stop()
+    await asyncio.to_thread(broker.wipe)
+    await asyncio.to_thread(broker.start)
+    await eventually(lambda: asyncio.sleep(0, stream.connected), "there is another stream")
+    late = Telling()
+    late.author("After the loss")
+    async with started(settings, stream) as second:
+        await second.told([*events[-100:], *late.events])
+        await second.rebuilt()
+        assert len(await second.items("/author?name=loss")) == 1
+        assert len(await second.items("/author?limit=500")) == 12
 
 
 async def test_waiting_for_an_operation_reads_ones_own_write(here: Running) -> None:
