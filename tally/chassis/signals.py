@@ -27,6 +27,7 @@ import itertools
 import random
 import sys
 import threading
+import traceback
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Token
@@ -518,8 +519,8 @@ class _RecordedSpan:
     ) -> None:
         if self._token is not None:
             contexts.leave(self._token)
-        if error is not None:
-            self._otel.record_exception(error)
+        if error is not None and self._otel.is_recording():
+            self._otel.add_event("exception", _without_message(error))
             self.failed(type(error).__name__)
         self._otel.end()
 
@@ -599,6 +600,19 @@ def _processor(environ: Mapping[str, str], exporter: SpanExporter | None) -> Any
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return BatchSpanProcessor(OTLPSpanExporter())
+
+
+def _without_message(error: BaseException) -> dict[str, str]:
+    """What of an exception may leave the process: its kind, and where it was raised.
+
+    Its message may quote anything: PostgreSQL's names the values of a row, a mail server's the recipient, an address
+    its password. The SDK's `record_exception` would export it; the log has it, without what looks like a secret.
+    """
+    kind = type(error)
+    return {
+        "exception.type": kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}",
+        "exception.stacktrace": "".join(traceback.format_tb(error.__traceback__)),
+    }
 
 
 def _named(attributes: Mapping[str, Any]) -> dict[str, Any]:

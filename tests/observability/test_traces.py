@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import jwt
 import pytest
 
 from observability.waterfall import Span
+from tally.chassis.auth import MintedTokens
+from tally.chassis.clock import SystemClock
 from tally.chassis.signals import SPANS
 from tally.local.ask import ask
 from tests.observability.trace import TRACE, refused_create
@@ -20,13 +23,14 @@ NOWHERE = "01a2055d-685b-7fcf-98e9-9180cb1c798e"
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The spans of the create's trace, everything that was exported, the gateway's log, and the passwords."""
+    """The spans of the create's trace, everything that was exported, the gateway's log, and what nobody may read:
+    passwords, and the signatures of tokens that were shown."""
 
     spans: list[Span]
     raw: bytes
     content_types: set[str]
     log: list[dict[str, object]]
-    passwords: list[str]
+    secrets: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +43,20 @@ def recorded() -> Iterator[Recorded]:
         ask("POST", f"{author}/author?token={CANARY}", {"full_name": "A", "password": CANARY}, headers=secret)
         ask("GET", f"{author}/author/{CANARY}", headers=secret)
         ask("PUT", f"{gateway}/event/{NOWHERE}/attendance/{NOWHERE}?token={CANARY}", headers=secret)
-        receiver.until(lambda all: sum(one.trace_id == "1" * 32 for one in all) >= 4, "the spans of the others")
+        # Tokens that are refused, and one that is accepted: at the endpoints that ask for them.
+        forged = jwt.encode({"sub": CANARY}, CANARY * 4, "HS256")
+        minted = MintedTokens(stack.environment("author")["TALLY_TOKEN_KEY_FILE"], "gateway", "tally", SystemClock())
+        accepted = minted("author")
+        for token, status in ((CANARY, 401), (forged, 401), (accepted, 200)):
+            bearer = {**traced, "Authorization": f"Bearer {token}"}
+            answer = ask("POST", f"{author}/internal/attendance/status", {"items": []}, headers=bearer)
+            assert answer.status == status, answer.says()
+            ask("GET", f"{stack.admin_urls['author']}/admin/breakers?token={token}", headers=bearer)
+        receiver.until(lambda all: sum(one.trace_id == "1" * 32 for one in all) >= 10, "the spans of the others")
         log = [json.loads(line) for line in stack.log("gateway").read_text().splitlines() if line.startswith("{")]
         passwords = [urlsplit(stack.dsn(name)).password or "" for name in ("author", "conference")]
-        yield Recorded(spans, receiver.raw, receiver.content_types, log, passwords)
+        secrets = [*passwords, *(token.rpartition(".")[2] for token in (forged, accepted))]
+        yield Recorded(spans, receiver.raw, receiver.content_types, log, secrets)
 
 
 def _one(spans: list[Span], service: str, name: str) -> Span:
@@ -103,7 +117,7 @@ def test_names_are_those_declared_and_few(recorded: Recorded) -> None:
 
 
 def test_no_secret_is_exported(recorded: Recorded) -> None:
-    for secret in (CANARY, *recorded.passwords, "eyJ", "Bearer"):
+    for secret in (CANARY, *recorded.secrets, "eyJ", "Bearer"):
         assert secret and secret.encode() not in recorded.raw
 
 

@@ -303,6 +303,25 @@ def test_an_exception_that_leaves_the_block_marks_the_span(traced: Signals, expo
     assert context.current() is None
 
 
+def test_an_exceptions_message_is_not_exported(traced: Signals, exporter: InMemorySpanExporter) -> None:
+    """It may quote a row, an address with its password, or a token; where it was raised is told all the same."""
+    with pytest.raises(OSError), traced.span("consume"):
+        raise OSError("cannot reach postgresql://author:hunter2-canary@db/author")
+    (done,) = exporter.get_finished_spans()
+    (told,) = done.events
+    assert told.attributes is not None
+    assert told.attributes["exception.type"] == "OSError"
+    assert "in test_an_exceptions_message_is_not_exported" in str(told.attributes["exception.stacktrace"])
+    assert set(told.attributes) == {"exception.type", "exception.stacktrace"}
+
+
+def test_an_exception_of_a_span_that_nobody_records_costs_nothing(exporter: InMemorySpanExporter) -> None:
+    signals = Signals("gateway", environ={"OTEL_TRACES_SAMPLER": "always_off"}, span_exporter=exporter)
+    with pytest.raises(RuntimeError), signals.span("relay"):
+        raise RuntimeError
+    assert exporter.get_finished_spans() == ()
+
+
 def test_attributes_with_a_dot_keep_their_name(traced: Signals, exporter: InMemorySpanExporter) -> None:
     with traced.span("call") as span:
         span.set(**{"http.response.status_code": 200, "outcome": "reply"})
