@@ -5,6 +5,7 @@ A `LocalError` is the user's to mend: one sentence on standard error and exit co
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -16,7 +17,7 @@ from uuid import UUID
 import click
 
 from tally.chassis.faults import Kind
-from tally.local import prometheus, services, walkthrough
+from tally.local import outcomes, prometheus, services, walkthrough
 from tally.local import run as local
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
@@ -24,6 +25,8 @@ from tally.local.control import Remote
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
 from tally.local.reports import in_words
+
+ASK_AGAIN_S = 0.5
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,18 +115,32 @@ class _ShowByDefault(click.Group):
 
 @main.group(cls=_ShowByDefault)
 def operation() -> None:
-    """Ask what became of an operation (`tally operation ID`), and decide about one that waits."""
+    """Ask what became of an operation (`tally operation ID`), and decide about one that waits.
+
+    Every request ends in one of three ways. Done: it is recorded on both sides. Refused: nothing is recorded, now or
+    later. Unknown: neither could be proven in time; the answer (504 outcome-unknown) names the operation, and this
+    tells what became of it, at the latest when its epoch is settled, about three seconds after the services are back.
+    """
 
 
 @operation.command("show")
 @click.argument("operation_id", metavar="ID", type=click.UUID)
+@click.option("--wait", "wait_s", type=float, default=0.0, help="Seconds to ask again for, until it is decided.")
 @in_one_sentence
-def show_operation(operation_id: UUID) -> None:
-    """Ask what became of an operation."""
+def show_operation(operation_id: UUID, wait_s: float) -> None:
+    """Ask what became of an operation.
+
+    Exit code 0 if it is decided, one way or the other; 2 if it is not yet; 1 if nobody knows it, or nobody answers.
+    """
     gateway = services.place(services.SERVICES, os.environ)["gateway"]
-    answer = walkthrough.asked("gateway", gateway, "GET", f"/operation/{operation_id}")
-    click.echo(walkthrough.operation_in_words(answer))
-    sys.exit(0 if answer.status == HTTPStatus.OK else 1)
+    give_up_s = time.monotonic() + wait_s
+    while True:
+        answer = walkthrough.asked("gateway", gateway, "GET", f"/operation/{operation_id}")
+        if not outcomes.is_open(answer) or time.monotonic() >= give_up_s:
+            break
+        time.sleep(ASK_AGAIN_S)
+    click.echo(outcomes.in_words(answer))
+    sys.exit(2 if outcomes.is_open(answer) else 0 if answer.status == HTTPStatus.OK else 1)
 
 
 @operation.command("retry")

@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from http import HTTPStatus
 from typing import Any
 
 from tally.local.ask import Answer, ask
@@ -200,31 +199,3 @@ def _curl(here: Place, method: str, path: str, body: Any, headers: Mapping[str, 
     data = "" if body is None else f" -d '{json.dumps(body, separators=(',', ':'))}'"
     shown = "".join(f"-H '{name}: {value}' " for name, value in headers.items())
     return f"curl -i {insecure}{verb}{shown}{here.shown}{path}{data}"
-
-
-#: What else is said of a deferred operation.
-_TOLD = ("reasons", "detail", "attempt", "attempts", "next_at")
-OPERATION_STATES = {
-    "done": "Done: it is recorded on both sides.",
-    "refused": "Refused: nothing is recorded, now or later.",
-    "cancelled": "Cancelled: it was recorded on both sides once, and will not be again.",
-    "gone": "Gone: nothing is recorded, now or later; whether it once was is not known any more.",
-    "undecided": "Undecided: one side only knows of it yet; it is settled within a few seconds, so ask again.",
-    "deferred": "Deferred: it is carried out as soon as the services that it needs are there.",
-    "confirmed": "Confirmed: it was deferred, and has been carried out.",
-    "rejected": "Rejected: it was deferred, and can't be carried out, now or later.",
-    "abandoned": "Abandoned: it was deferred, and an operator has given it up.",
-    "parked": "Parked: it failed in a way that nobody foresaw; `tally operation retry` tries it again.",
-    "unknown": "Unknown: a service that must be asked does not answer; ask again when it is back.",
-}
-
-
-def operation_in_words(answer: Answer) -> str:
-    """What GET /operation/{id} answered, for a person."""
-    if answer.status != HTTPStatus.OK or not isinstance(answer.body, dict):
-        return answer.says()
-    state = str(answer.body.get("state"))
-    halves = answer.body.get("halves") or {}
-    told = [f"  {side:<12} {row}" for side, row in halves.items()]
-    more = [f"  {name:<12} {answer.body[name]}" for name in _TOLD if answer.body.get(name)]
-    return "\n".join([OPERATION_STATES.get(state, state), *told, *more])

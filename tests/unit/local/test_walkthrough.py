@@ -18,7 +18,7 @@ from tally.local.ask import Answer
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
 from tally.local.services import SERVICES, Place, Places
-from tally.local.walkthrough import Demonstration, lines_to_paste, operation_in_words
+from tally.local.walkthrough import Demonstration, lines_to_paste
 
 
 class Api(ThreadingHTTPServer):
@@ -145,37 +145,3 @@ def test_status_says_who_is_ready(api: Api) -> None:
     assert result.exit_code == 1
     assert [line.split()[0] for line in result.stdout.splitlines()] == names
     assert "not ready: it does not answer on its admin port" in result.stdout
-
-
-def test_an_operation_is_explained(api: Api) -> None:
-    environment = {"TALLY_LOCAL_GATEWAY_PORT": str(api.server_port)}
-    result = CliRunner(env=environment).invoke(main, ["operation", str(uuid4())])
-    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "Done: it is recorded on both sides.")
-    assert CliRunner(env=environment).invoke(main, ["operation", "show", str(uuid4())]).stdout == result.stdout
-    assert CliRunner().invoke(main, ["operation", "x"]).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        "done",
-        "refused",
-        "cancelled",
-        "undecided",
-        "unknown",
-        "deferred",
-        "confirmed",
-        "rejected",
-        "abandoned",
-        "parked",
-    ],
-)
-def test_every_state_has_its_words(state: str) -> None:
-    words = operation_in_words(Answer(200, "OK", {}, {"state": state, "halves": {"author": "absent"}}))
-    assert words.lower().startswith(state)
-    assert words.endswith("  author       absent")
-
-
-def test_an_operation_nobody_knows_is_told_as_the_problem_tells_it() -> None:
-    problem = {"code": "operation-not-found", "detail": "No service knows it."}
-    assert operation_in_words(Answer(404, "Not Found", {}, problem)) == "404 operation-not-found: No service knows it."
