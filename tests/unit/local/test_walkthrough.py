@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from tally.cli import main
-from tally.local.ask import Answer
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
 from tally.local.services import SERVICES, Place, Places
