@@ -120,13 +120,15 @@ class Client:
         self._clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
         self._connections: dict[str, Connections] = {}
-        self._hosts: dict[str, bytes] = {}
+        # Of each peer: the path that its address has, and its Host header.
+        self._places: dict[str, tuple[str, bytes]] = {}
 
     async def start(self) -> None:
         tls = ssl.create_default_context(cafile=self._ca_file)
         for peer, url in self._peers.items():
             parts = urlsplit(url)
-            self._hosts[peer] = b"Host: %s\r\n" % parts.netloc.rpartition("@")[2].encode("idna")
+            host = b"Host: %s\r\n" % parts.netloc.rpartition("@")[2].encode("idna")
+            self._places[peer] = (parts.path.rstrip("/"), host)
             self._connections[peer] = Connections(
                 parts.hostname or "",
                 parts.port or _PORTS[parts.scheme],
@@ -227,10 +229,11 @@ class Client:
             headers["Content-Length"] = str(len(body))
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         head = "".join(lines).encode("latin-1")
-        line = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\n".encode()
+        prefix, host = self._places[peer]
+        line = f"{'GET' if body is None else 'POST'} {prefix}{path} HTTP/1.1\r\n".encode()
         if head.count(b"\n") != len(lines) or line.count(b"\n") != 1 or line.count(b" ") != _SPACES:
             raise ValueError("a line break or a blank where none may be")
-        return b"".join((line, self._hosts[peer], head, b"\r\n", body or b""))
+        return b"".join((line, host, head, b"\r\n", body or b""))
 
     def _headers(self, peer: str, left_s: float) -> dict[str, str]:
         here = context.current()

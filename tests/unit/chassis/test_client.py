@@ -123,6 +123,21 @@ async def test_a_reply_is_its_body() -> None:
     assert (request.line, request.body) == ("POST /internal/x HTTP/1.1", b'{"a":1}')
 
 
+async def test_a_peers_address_may_have_a_path() -> None:
+    peer = Peer(says(OK))
+    async with peer.listening() as url, calling(f"{url}/behind/") as client:
+        await client.post("author", "/x", b"{}", kind="write")
+        await client.get("author", "/y?a=b", kind="read")
+    assert [request.line for request in peer.requests] == ["POST /behind/x HTTP/1.1", "GET /behind/y?a=b HTTP/1.1"]
+    assert all(request.headers["host"] == url.removeprefix("http://") for request in peer.requests)
+
+
+async def test_what_a_token_holds_makes_no_second_header() -> None:
+    async with called(says(OK), token_source=lambda peer: "a\r\nX-Deadline-Ms: 9") as (client, peer):
+        assert await client.post("author", "/x", b"{}", kind="write") == NotSent("token")
+    assert peer.connections == 0
+
+
 async def test_what_travels_along() -> None:
     here = context.arrived([(b"x-request-id", b"r1"), (b"x-deadline-ms", b"700")], SystemClock().monotonic_s(), 2.0)
     async with called(says(OK), token_source=lambda peer: f"token-for-{peer}") as (client, peer):
