@@ -33,7 +33,7 @@ simulate: test-env  ## Run the deterministic simulation: SEEDS=200
 model: test-env  ## Check the protocol's model in full: a quarter of an hour
 	@exec $(BIN)/python -m tests.model --jobs 2
 
-chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all RELATIONSHIPS=
+chaos-local: test-env  ## Kill processes at random under load, then the long tests: SECONDS=60 SCENARIO=all (or statements) RELATIONSHIPS=
 	@for one in $(RELATIONSHIPS); do \
 	    $(BIN)/python -m tests.chaos --relationship $$one --seconds $(SECONDS) --scenario $(SCENARIO) || exit; done
 	@exec $(BIN)/python -m pytest -m chaos tests/integration
@@ -43,7 +43,7 @@ chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=300 FA
 	    --faults "$(FAULTS)" $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
 
 bench: test-env  ## Measure the speed and write docs/performance.md
-	@$(BIN)/python -m tests.bench && exec $(BIN)/python -m tests.bench --events
+	@$(BIN)/python -m tests.bench && $(BIN)/python -m tests.bench --events && exec $(BIN)/python -m tests.bench.hedges
 
 lint: test-env  ## Check style, types and who imports whom
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from tally.chassis.problems import CONTENT_TYPE as PROBLEM
 from tally.chassis.problems import Code
-from tests.chaos.history import Completed, History, Request, Trouble
+from tests.chaos.history import GUESTS, Completed, History, Kind, Request, Trouble
 from tests.chaos.lives import GRACE_NS, Lives
 from tests.chaos.verdict import Found, Verdict, invariant
 
@@ -36,6 +36,7 @@ def _is_down(history: History, request: Request) -> bool:
     assert request.end is not None
     return any(
         fault.target == request.start.target
+        and fault.fault not in GUESTS
         and fault.at_ns < request.end.at_ns
         and (healed is None or request.start.at_ns < healed.at_ns)
         for fault, healed in history.faults
@@ -86,3 +87,24 @@ def answers_while_up(lives: Lives, verdict: Verdict) -> Found:
         verdict.checked += 1
         if end.trouble in (Trouble.LOST, Trouble.UNSENT) and not _is_down(lives.history, request):
             yield f"{request!r} of {request.start.target}: {end.reason}"
+
+
+@invariant("who shows no token, or a wrong one, is refused (401 or 403), or shed before anybody looked")
+def strangers_are_refused(lives: Lives, verdict: Verdict) -> Found:
+    # That nothing was done for them, the other invariants tell: what they ask for is about operations that live.
+    for request in lives.history.requests:
+        end = request.end
+        if request.start.kind is Kind.INTRUDE and end is not None and end.status is not None:
+            verdict.checked += 1
+            if end.status not in (401, 403) and end.code != "overloaded":
+                yield f"{request!r} of {request.start.target} was answered {end.status}"
+
+
+@invariant("what is no request gets one answer, 400, and its connection is closed")
+def garble_is_refused(lives: Lives, verdict: Verdict) -> Found:
+    for request in lives.history.requests:
+        end = request.end
+        if request.start.kind is Kind.GARBLE and end is not None and not _is_down(lives.history, request):
+            verdict.checked += 1
+            if end.status != 400 or end.reason is not None:
+                yield f"{request!r} of {request.start.target}: {end.status} {end.reason or ''}"

@@ -62,6 +62,8 @@ class Wanted:
                 return GATEWAY, "GET", f"{one_author}/{listed}"
             case Kind.STATUS:
                 return GATEWAY, "GET", f"/operation/{self.operation}"
+            case Kind.INTRUDE | Kind.GARBLE:
+                raise ValueError(f"{self.kind} is for guests, not for clients")
 
 
 def new_session() -> aiohttp.ClientSession:

@@ -42,6 +42,17 @@ class Kind(StrEnum):
     LIST_BY_EVENT = "list-by-event"
     LIST_BY_AUTHOR = "list-by-author"
     STATUS = "status"
+    INTRUDE = "intrude"
+    """An internal message with a token that is wrong; `operation` may be one that lives."""
+    GARBLE = "garble"
+    """What is no request: nonsense, or a body of two lengths."""
+
+
+NO_USE = frozenset({Kind.INTRUDE, Kind.GARBLE})
+"""What nobody sends who wants to use the services: neither a write nor a read."""
+
+GUESTS = frozenset({"crowd", "strangers", "flood"})
+"""Faults by which a service has many or bad visitors, and nothing else: it owes all others their answers."""
 
 
 class Trouble(StrEnum):

@@ -1,5 +1,5 @@
-"""Who kills, pauses, restarts and switches faults on: at random moments, up to two at once, and always puts things
-right again.
+"""Who kills, pauses, restarts, switches faults on and lets guests in: at random moments, up to two at once, and always
+puts things right again.
 
 Assumes a stack that does not restart anybody by itself, so that the nemesis says how long somebody is down; whoever is
 found dead without its doing is recorded as `died`, which no history may hold.
@@ -23,7 +23,9 @@ from tally.local.failure import LocalError
 from tally.local.operator import Operator
 from tally.local.stack import POSTGRES, LocalStack
 from tests.chaos.cast import ATTENDING, GATEWAY, Cast
-from tests.chaos.history import Fault, Healed, Recorder, now_ns
+from tests.chaos.guests import Visit
+from tests.chaos.history import GUESTS, Fault, Healed, Recorder, now_ns
+from tests.chaos.impostors import IMPOSTORS, at
 
 Strike = tuple[str, str]
 """A fault and its target."""
@@ -56,6 +58,10 @@ _DOWNSTREAM: dict[Strike, float] = {
     **{("kill", who): 2 for who in ("nats", "directory", "notifier", "mail")},
     **{("stop", who): 1 for who in ("nats", "notifier")},
 }
+_STALE: dict[Strike, float] = {(fault, service): 1 for fault in IMPOSTORS for service in _OWNERS}
+_CROWDS: dict[Strike, float] = {("crowd", service): 1 for service in _SERVICES}
+_STRANGERS: dict[Strike, float] = {("strangers", service): 1 for service in _OWNERS}
+_FLOODS: dict[Strike, float] = {("flood", "gateway"): 1}
 _STOPS: dict[Strike, float] = {("stop", service): 1 for service in _OWNERS}
 _LONG_PAUSES: dict[Strike, float] = {("long-pause", service): 1 for service in _OWNERS}
 
@@ -71,15 +77,27 @@ SCENARIOS: dict[str, dict[Strike, float]] = {
     "long-pauses": _LONG_PAUSES,
     "latency": _switched("latency"),
     "errors": _switched("error", "pool", "not-ready"),
-    "resets": _switched("reset", "cut", "duplicate"),
+    "floods": _FLOODS,
+    "resets": {**_switched("reset", "cut", "duplicate"), **_STALE},
     "hangs": _switched("hang"),
+    "crowds": _CROWDS,
+    "strangers": _STRANGERS,
     "faults": _switched(*SWITCHED),
     "events": {**_DOWNSTREAM, ("kill", "author"): 1, ("kill", "conference"): 1, ("kill", POSTGRES): 1},
     "broker": {("long-stop", "nats"): 1},
-    "all": {**_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED), **_DOWNSTREAM},
+    "all": {
+        **_KILLS, **_PAUSES, **_STOPS, **_switched(*SWITCHED), **_STALE, **_CROWDS, **_STRANGERS, **_FLOODS,
+        **_DOWNSTREAM,
+    },
     "none": {},
-}
+}  # fmt: skip
 """What strikes in the relationship that ships."""
+
+STATEMENTS = (
+    "stops", "long-pauses", "latency", "errors", "floods", "resets", "hangs", "crowds", "strangers",
+)  # fmt: skip
+"""What is stated of resilience, one scenario each (docs/chaos.md): a service is stopped, paused, slow, failing,
+drowning, cut off, in doubt, crowded, asked by strangers."""
 
 
 def strikes_of(scenario: str, cast: Cast) -> dict[Strike, float]:
@@ -105,6 +123,8 @@ LASTS_S = {
     "long-stop": (120.0, 120.0),
     "stop": (4.0, 8.0),
     **dict.fromkeys(SWITCHED, (1.0, 6.0)),
+    **dict.fromkeys(IMPOSTORS, (3.0, 8.0)),
+    **dict.fromkeys(GUESTS, (2.0, 5.0)),
 }
 """What is down for longer, or shorter, than `DOWN_S`."""
 START_TIMEOUT_S = 60.0
@@ -122,13 +142,16 @@ class Nemesis:
         strikes: Mapping[Strike, float],
         cast: Cast,
         progress: Callable[[], int],
+        visits: Mapping[str, Visit],
     ) -> None:
-        """`strikes` may happen, by their weights; `progress` counts what the clients got done."""
+        """`strikes` may happen, by their weights; `progress` counts what the clients got done; `visits` has the guests,
+        by the names of their faults."""
         self._stack = stack
         self._recorder = recorder
         self._random = random
         self._progress = progress
         self._strikes = strikes
+        self._visits = visits
         self._cast = cast
         self._struck: set[str] = set()
         self._operator = Operator(stack.places, stack.folder)
@@ -178,6 +201,10 @@ class Nemesis:
         self._recorder.write(Fault(number, now_ns(), fault, target))
         if fault in _PAUSE:
             await self._pause(target, lasts_s)
+        elif fault in self._visits:
+            await self._visits[fault](target, lasts_s)
+        elif fault in IMPOSTORS:
+            await self._replace(fault, target, lasts_s)
         else:
             await asyncio.to_thread(self._faults[fault], target)
             await asyncio.sleep(lasts_s)
@@ -193,6 +220,13 @@ class Nemesis:
             await asyncio.sleep(lasts_s)
         finally:
             _send(family, signal.SIGCONT)
+
+    async def _replace(self, fault: str, target: str, lasts_s: float) -> None:
+        """Its address is somebody else's for a while."""
+        await asyncio.to_thread(self._stack.stop_service, target)
+        here = self._stack.places[target]
+        async with at(fault, here.host, here.port):
+            await asyncio.sleep(lasts_s)
 
     # -- in threads
 
@@ -211,7 +245,7 @@ class Nemesis:
     def _heal(self, fault: str, target: str) -> None:
         if fault in SWITCHED:
             self._operator.set_faults(target, [])
-        if fault in ("kill", "restart", "stop", "long-stop", DIED):
+        if fault in ("kill", "restart", "stop", "long-stop", DIED, *IMPOSTORS):
             self._start(target)
         elif target == POSTGRES:
             # It says "ready" in its file while it recovers from a crash.

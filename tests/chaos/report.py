@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from tests.chaos.history import Fault, Healed, History, Kind, Request
+from tests.chaos.history import NO_USE, Fault, Healed, History, Kind, Request
 from tests.chaos.lives import EVER, WRITES, Fate, fate
 from tests.chaos.verdict import EXAMPLES_MAX, Verdict
 
@@ -118,7 +118,7 @@ def _writes(requests: Iterable[Request]) -> str:
 
 
 def _reads(requests: Iterable[Request]) -> str:
-    seen = Counter(_read(request) for request in requests if request.start.kind not in WRITES)
+    seen = Counter(_read(request) for request in requests if request.start.kind not in WRITES | NO_USE)
     total = seen.total() or 1
     return " / ".join(f"{100 * seen[word] / total:.1f} %" for word in ("whole", "degraded", "failed"))
 

@@ -24,6 +24,7 @@ from tally.local.stack import LocalStack, free_ports
 from tests.chaos import downstream, observe
 from tests.chaos.cast import ATTENDING, Cast
 from tests.chaos.client import Client, Wanted, new_session
+from tests.chaos.guests import Guests
 from tests.chaos.history import Header, Kind, Recorder, Stall, now_ns
 from tests.chaos.nemesis import Nemesis, strikes_of
 from tests.chaos.workload import HOT_PAIRS, Town, keep_asking, preload
@@ -110,7 +111,8 @@ async def _with(stack: LocalStack, plan: Plan, recorder: Recorder) -> None:
         town = Town(Random(plan.seed), await new_parent(session, stack.urls, plan.cast), plan.cast)
         await preload(town, client(OBSERVER), authors=plan.authors, events=plan.events)
         recorder.phase("preloaded")
-        await _storm(stack, plan, recorder, town, [client(number) for number in range(plan.clients)])
+        guests = Guests(stack.urls, stack.folder, session, recorder, town, client, plan.clients)
+        await _storm(stack, plan, recorder, town, [client(number) for number in range(plan.clients)], guests)
         recorder.phase("load-ended")
         await asyncio.to_thread(stack.wait_ready)
         followers = ["directory"] if "directory" in stack.places else []
@@ -129,10 +131,13 @@ async def new_parent(session: aiohttp.ClientSession, urls: Mapping[str, str], ca
         return UUID((await answer.json())["id"])
 
 
-async def _storm(stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, clients: list[Client]) -> None:
+async def _storm(
+    stack: LocalStack, plan: Plan, recorder: Recorder, town: Town, clients: list[Client], guests: Guests
+) -> None:
     until_s = asyncio.get_running_loop().time() + plan.seconds
     strikes = strikes_of(plan.scenario, plan.cast)
-    nemesis = Nemesis(stack, recorder, Random(plan.seed + 1), strikes, plan.cast, lambda: town.done)
+    random = Random(plan.seed + 1)
+    nemesis = Nemesis(stack, recorder, random, strikes, plan.cast, lambda: town.done, guests.visits)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(nemesis.run(until_s))
         for client in clients:

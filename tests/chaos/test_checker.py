@@ -77,7 +77,12 @@ def test_a_clean_history_violates_nothing_and_every_invariant_that_could_look_at
     verdicts = check(tape.history)
     assert [str(verdict) for verdict in verdicts if verdict.violations] == []
     assert undecided(history) == set()
-    assert {verdict.name for verdict in verdicts if not verdict.checked} == {"seats-while-running", "nobody-dies"}
+    assert {verdict.name for verdict in verdicts if not verdict.checked} == {
+        "seats-while-running",
+        "nobody-dies",
+        "strangers-are-refused",
+        "garble-is-refused",
+    }
 
 
 def test_a_history_that_ended_early_leaves_the_end_undecided_and_judges_the_rest() -> None:
@@ -419,6 +424,41 @@ def test_an_answer_that_is_no_logical_error_is_found(status: int, media: str | N
     names = {"author": UUID(int=5), "event": EVENT}
     tape.request(Kind.GET, (10, 20), status=status, media=media, code=code, names=names)
     assert violated(tape.history) == {"only-logical-errors"}
+
+
+@pytest.mark.parametrize("fault", ["crowd", "strangers", "flood"])
+def test_guests_are_no_excuse_for_what_others_are_not_answered(fault: str) -> None:
+    tape = Tape()
+    tape.fault((5, 100), fault=fault)
+    tape.lost((10, 20), Kind.GET, fault=None)
+    assert violated(tape.history) == {"answers-while-up"}
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_stranger_who_is_served_is_found(status: int) -> None:
+    tape = Tape()
+    tape.request(Kind.INTRUDE, (10, 11), code="unauthenticated", names={}, target="author")
+    tape.request(Kind.INTRUDE, (12, 13), code="forbidden", names={}, target="author")
+    tape.request(Kind.INTRUDE, (14, 15), code="overloaded", names={}, target="author")
+    assert violated(tape.history) == set()
+    code = None if status == 200 else "not-found"
+    tape.request(Kind.INTRUDE, (16, 17), status=status, code=code, names={}, target="author")
+    assert violated(tape.history) == {"strangers-are-refused"}
+
+
+@pytest.mark.parametrize("end", ["done", "two answers", "open"])
+def test_what_is_no_request_and_is_not_refused_once_and_closed_is_found(end: str) -> None:
+    tape = Tape()
+    tape.request(Kind.GARBLE, (10, 11), code="bad-request", names={})
+    assert violated(tape.history) == set()
+    match end:
+        case "done":
+            tape.request(Kind.GARBLE, (12, 13), status=200, names={})
+        case "two answers":
+            tape.request(Kind.GARBLE, (12, 13), code="bad-request", names={}, reason="2 answers")
+        case "open":
+            tape.request(Kind.GARBLE, (12, 13), trouble=Trouble.TIMEOUT, reason="it was not closed", names={})
+    assert violated(tape.history) == {"garble-is-refused"}
 
 
 def test_a_connection_that_is_lost_while_nobody_touched_the_service_is_found() -> None:

@@ -8,55 +8,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tally.protocol import operation
 from tests.integration.resilience.deployment import Answer, Deployment
+from tests.support.forger import Forger
 
 SERVICES = ("author", "conference")
 
 
-class Forger:
-    """Tokens for one service that are wrong in one way each."""
-
-    def __init__(self, deployment: Deployment, audience: str) -> None:
-        good = deployment.token("gateway", audience)
-        self._kid = jwt.get_unverified_header(good)["kid"]
-        self._claims = jwt.decode(good, options={"verify_signature": False})
-        self._audience = audience
-        keys = deployment.stack.folder / "keys"
-        self._key: Any = serialization.load_pem_private_key((keys / "service.pem").read_bytes(), None)
-        self._deployment = deployment
-
-    def signed(self, key: Any = None, algorithm: str = "EdDSA", kid: str | None = None, **changed: Any) -> str:
-        headers = {"kid": kid or self._kid}
-        return jwt.encode({**self._claims, **changed}, key or self._key, algorithm, headers=headers)
-
-    def wrong(self) -> dict[str, tuple[str | None, int, str]]:
-        """By what is wrong: the token, the status it must get, and the counter's label."""
-        other = next(name for name in SERVICES if name != self._audience)
-        past = int(time.time()) - 7200
-        return {
-            "missing": (None, 401, "missing"),
-            "no token": ("x.y.z", 401, "malformed"),
-            "expired": (self.signed(exp=past), 401, "expired"),
-            "not yet valid": (self.signed(nbf=int(time.time()) + 7200), 401, "not-yet-valid"),
-            "for another": (self._deployment.token("gateway", other), 401, "audience"),
-            "of another issuer": (self.signed(iss="somebody"), 401, "issuer"),
-            "forged": (self.signed(Ed25519PrivateKey.generate()), 401, "signature"),
-            "of an unknown key": (self.signed(kid="nobody"), 401, "unknown-key"),
-            "unsigned": (jwt.encode(self._claims, "", "none", headers={"kid": self._kid}), 401, "algorithm"),
-            "signed by a secret": (self.signed("a shared secret of 32 bytes or more", "HS256"), 401, "algorithm"),
-            "from a service that may not": (self._deployment.token("notifier", self._audience), 403, "caller"),
-            "from an operator": (self._deployment.token("operator", self._audience), 403, "caller"),
-        }
+def forger(deployment: Deployment, service: str) -> Forger:
+    return Forger(deployment.stack.folder, service, next(name for name in SERVICES if name != service))
 
 
 async def refused(deployment: Deployment, service: str, ask: Callable[[dict[str, str]], Any]) -> None:
-    for how, (token, status, reason) in Forger(deployment, service).wrong().items():
+    for how, wrong in forger(deployment, service).wrong().items():
+        token, status, reason = wrong.token, wrong.status, wrong.reason
         before = await deployment.metric(service, "tally_tokens_refused_total", reason=reason)
         answer: Answer = await ask({} if token is None else {"Authorization": f"Bearer {token}"})
         assert (answer.status, answer.code) == (status, "unauthenticated" if status == 401 else "forbidden"), how
@@ -113,7 +80,8 @@ async def test_admin_endpoints_are_for_operators(deployment: Deployment, service
 async def test_no_key_token_or_password_is_in_a_log_a_metric_or_a_problem(deployment: Deployment) -> None:
     author, event = await deployment.author(), await deployment.event()
     assert (await deployment.create(event, author)).status == 201
-    tokens = [token for service in SERVICES for token, _, _ in Forger(deployment, service).wrong().values() if token]
+    wrong = [one for service in SERVICES for one in forger(deployment, service).wrong().values()]
+    tokens = [one.token for one in wrong if one.token]
     told = []
     for token in tokens:
         for service in (*SERVICES, "gateway"):
