@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -52,6 +52,8 @@ _RENEW_S: Final = LIFETIME_S * 4 // 5
 _REFRESH_MIN_S: Final = 10.0
 #: As long as no key is known, nobody can be let in: they are asked for again sooner.
 _REFRESH_FIRST_S: Final = 1.0
+#: Keys that are known are looked at again after this long: who is not published any more is not trusted any more.
+_REFRESH_AFTER_S: Final = 300.0
 _FETCH_S: Final = 2.0
 #: Verified tokens that are remembered until they expire: checking a signature costs more than a small request.
 _REMEMBERED_MAX: Final = 1024
@@ -209,7 +211,8 @@ def expires_s(token: str) -> float:
 
 
 class Keys:
-    """Public keys by their id, from a JWKS file or address. Known keys stay when the source is away."""
+    """Public keys by their id, from a JWKS file or address. Known keys stay when the source is away, and go when it is
+    there and does not name them any more."""
 
     def __init__(
         self, source: str, clock: Clock, *, ca_file: str | None = None, bearer_file: str | None = None
@@ -221,12 +224,20 @@ class Keys:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._tried_s: float | None = None
         self._refreshing = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
 
     async def get(self, kid: str) -> jwt.PyJWK | None:
         """The key, looked for at the source if it is not known; None if there is no such key."""
-        if kid not in self._keys:
+        if not self.knows(kid):
             await self._refresh()
         return self._keys.get(kid)
+
+    def knows(self, kid: str) -> bool:
+        """Whether the key was published when the source was last read, which is not long ago: nobody waits for that."""
+        long_ago = self._tried_s is not None and self._clock.monotonic_s() - self._tried_s >= _REFRESH_AFTER_S
+        if long_ago and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.get_running_loop().create_task(self._refresh())
+        return kid in self._keys
 
     async def prepare(self) -> None:
         """Looks for the keys before the first caller waits for them. If they can't be had now, they are later."""
@@ -273,6 +284,8 @@ class Caller:
 
     subject: str
     expires_s: float
+    kid: str = field(default="", compare=False)
+    """The key that the token was signed with."""
 
 
 class Refused(Exception):
@@ -302,7 +315,7 @@ class Verifier:
         token = _bearer(authorization)
         now_s = self._clock.now_ms() / 1000
         known = self._remembered.get(token)
-        if known is not None and now_s < known.expires_s:
+        if known is not None and now_s < known.expires_s and self._keys.knows(known.kid):
             return known
         caller = await self._verify(token, now_s)
         if len(self._remembered) >= _REMEMBERED_MAX:
@@ -332,7 +345,7 @@ class Verifier:
             raise Refused("expired")
         if now_s < not_before_s - LEEWAY_S:
             raise Refused("not-yet-valid")
-        return Caller(claims["sub"], expires_s)
+        return Caller(claims["sub"], expires_s, str(kid))
 
     def _claims(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         try:

@@ -279,6 +279,34 @@ async def test_known_keys_are_kept_while_their_source_is_away_or_damaged(trust: 
     assert await trust.refusal(trust.token("EdDSA", jti="not remembered")) is None
 
 
+async def test_a_key_that_is_not_published_any_more_is_not_trusted_any_more(trust: Trust) -> None:
+    token = trust.token("EdDSA", exp=NOW_S + 3600)
+    assert await trust.refusal(token) is None
+    trust.publish("ES256")
+    trust.clock.at_s += 300
+    told: list[str | None] = []
+    async with asyncio.timeout(10):
+        while "unknown-key" not in told:  # nobody waits for the look that this asks for
+            told.append(await trust.refusal(token))
+            await asyncio.sleep(0)
+    assert set(told[:-1]) <= {None}
+    assert await trust.refusal(trust.token("ES256", exp=NOW_S + 3600)) is None
+
+
+async def test_a_look_at_known_keys_that_fails_takes_none_away_and_is_not_repeated_at_once(trust: Trust) -> None:
+    token = trust.token("EdDSA", exp=NOW_S + 3600)
+    assert await trust.refusal(token) is None
+    trust.file.unlink()
+    trust.clock.at_s += 300
+    with logs.capture() as events:
+        async with asyncio.timeout(10):
+            while not events:
+                assert await trust.refusal(token) is None
+                await asyncio.sleep(0)
+        assert [await trust.refusal(token) for _ in range(3)] == [None] * 3
+    assert [event["event"] for event in events] == ["the token keys can't be read"]
+
+
 async def test_a_source_that_comes_up_later_is_found(trust: Trust) -> None:
     trust.file.unlink()
     assert await trust.refusal(trust.token()) == "unknown-key"
