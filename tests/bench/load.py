@@ -5,6 +5,7 @@ keep-alive connection per client with one request in flight, only as much parsin
 """
 
 import asyncio
+import random
 import re
 from collections.abc import Callable
 from typing import cast
@@ -17,6 +18,7 @@ from tests.bench.slots import Clock, Result, Slot
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 # Each listed attendee has one, and nothing else in the answer does.
 ATTENDEE_MARK = b'"full_name"'
+SHED = "503"
 
 
 def create_request(n: int) -> bytes:
@@ -86,6 +88,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, slot: Slot) -> None:
         self.over = asyncio.get_running_loop().create_future()
+        self._pause_s = slot.pause_s
         self._request = REQUEST[slot.work]
         self._fault = FAULT[slot.work]
         self._received = b""
@@ -121,6 +124,10 @@ class Client(asyncio.Protocol):
             self._clock.succeeded(self._begun)
         else:
             self._clock.failed(fault)
+            if fault == SHED and self._pause_s:
+                pause_s = self._pause_s * random.uniform(1.0, 2.0)
+                asyncio.get_running_loop().call_later(pause_s, self._send)
+                return
         self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:

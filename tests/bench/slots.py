@@ -20,13 +20,15 @@ ANSWER_MAX_S = 10.0
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """`first` numbers the first operation (see workload.py); `count` may end a slot before its seconds do."""
+    """`first` numbers the first operation (see workload.py); `count` may end a slot before its seconds do. A client
+    that is shed (503) goes on after `pause_s`, or up to as long again."""
 
     work: Work
     clients: int
     first: int
     seconds: float
     count: int | None = None
+    pause_s: float = 0.0
     port: int = 0
 
 
