@@ -113,6 +113,7 @@ class Calls:
         def copy() -> Awaitable[Outcome]:
             if next(copies) > 1:
                 self._signals.hedges_total(peer).inc()
+                self._signals.event("hedge", peer=peer)
             return call()
 
         return await hedged(copy, hedge, clock=self._clock.monotonic_s, accept=_is_reply)
@@ -186,7 +187,7 @@ _STATE_NUMBERS = {
 
 
 class _Signalled:
-    """What the policies tell, as metrics and log lines."""
+    """What the policies tell, as metrics, log lines, and events of the span that the call is made for."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
@@ -196,9 +197,11 @@ class _Signalled:
 
     def retried(self, peer: str, kind: str, failure: Failure, delay_s: float) -> None:
         self._signals.retries_total(peer, failure.value).inc()
+        self._signals.event("retry", peer=peer, kind=kind, reason=failure.value, delay_s=delay_s)
 
     def budget_exhausted(self, peer: str, kind: str) -> None:
         self._signals.retries_refused_total(peer).inc()
+        self._signals.event("retry-refused", peer=peer, kind=kind)
 
     def breaker_moved(self, peer: str, kind: str, old: State, new: State, cause: Cause) -> None:
         self._signals.breaker_transitions_total(peer, kind, old.value, new.value).inc()
@@ -206,15 +209,18 @@ class _Signalled:
         say = log.warning if new is State.OPEN else log.info
         why = {"cause": cause.reason.value, "detail": cause.detail}
         say("breaker moved", peer=peer, kind=kind, was=old.value, now=new.value, **why)
+        self._signals.event("breaker", peer=peer, kind=kind, from_state=old.value, to_state=new.value, **why)
 
     def breaker_would_open(self, peer: str, kind: str, cause: Cause) -> None:
         log.warning("breaker would open, but only observes", peer=peer, kind=kind, cause=cause.reason.value)
 
     def breaker_rejected(self, peer: str, kind: str, state: State) -> None:
         self._signals.breaker_rejections_total(peer, kind).inc()
+        self._signals.event("withheld", peer=peer, kind=kind, reason=Failure.BREAKER_OPEN.value, state=state.value)
 
     def bulkhead_queued(self, peer: str, kind: str, waited_s: float) -> None:
         """Waiting shows in the gauge."""
 
     def bulkhead_rejected(self, peer: str, kind: str) -> None:
         self._signals.bulkhead_rejections_total(peer, kind).inc()
+        self._signals.event("withheld", peer=peer, kind=kind, reason=Failure.BULKHEAD_FULL.value)

@@ -33,6 +33,7 @@ def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSett
         admitted = limiter.admit(clock.monotonic_s())
         if isinstance(admitted, Shed):
             (late if admitted.late else full).inc()
+            signals.event("shed", reason="late" if admitted.late else "full")
             detail = "There is more to do than can be done in time; nothing of this was begun."
             raise Problem("overloaded", detail, retry_after_s=admitted.retry_after_s)
         ignored = True

@@ -18,6 +18,10 @@ parent-based, and the histograms' exemplars name the traces that were sampled.
         ...
         span.set(outcome="recorded")
 
+What happens to a request on the way, by rules that know of no span, is an event of the span that is open:
+
+    signals.event("retry", peer="author", reason="silent")
+
 Each service has its own `Signals` and registry, so several can live in one process.
 """
 
@@ -30,7 +34,7 @@ import threading
 import traceback
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, Self, TypeVar, cast, overload
 
@@ -180,6 +184,17 @@ SPANS: Final[Mapping[str, SpanKind]] = {
 }
 
 
+# What may happen to the span that is open; another name is refused.
+EVENTS: Final[Mapping[str, str]] = {
+    "retry": "A call is made again, because of what had gone wrong.",
+    "retry-refused": "A call is not made again, because the retry budget is spent.",
+    "withheld": "A call is not made: its breaker is open, or too many to the peer are under way.",
+    "hedge": "A read is sent a second time, because the first was slow.",
+    "breaker": "A breaker changed its state by what this call was answered, or because it came.",
+    "shed": "The request is refused early because of load.",
+}
+
+
 class Span(Protocol):
     """An open span: what can still be said of it."""
 
@@ -213,6 +228,14 @@ class OpenSpan(Protocol):
         With `links` it begins a trace of its own that points at theirs, and is recorded if one of them is: for
         work that serves several requests, or that happens long after the one that caused it.
         """
+        ...
+
+
+class TellEvent(Protocol):
+    """How something is told of the span that is open."""
+
+    def __call__(self, name: str, **attributes: Any) -> None:
+        """An event of `EVENTS`, now; of nothing, where no span is open or nobody records it."""
         ...
 
 
@@ -372,6 +395,7 @@ class Signals:
         wanted = span_exporter is not None or _wanted(environ)
         self._tracing = _Tracing(service, environ, span_exporter) if wanted else None
         self.span: OpenSpan = _no_span if self._tracing is None else self._tracing.span
+        self.event: TellEvent = _no_event if self._tracing is None else _event
 
     @property
     def traced(self) -> bool:
@@ -411,6 +435,22 @@ def exemplar(context: Context | None) -> dict[str, str] | None:
 
 def _no_span(name: str, *, links: Iterable[Context] = (), **attributes: Any) -> SpanBlock:
     return _NO_SPAN
+
+
+def _no_event(name: str, **attributes: Any) -> None:
+    return None
+
+
+#: The span of this context that was opened last; it may have ended, where a task outlives it.
+_open: Final[ContextVar[OtelSpan | None]] = ContextVar("tally_open_span", default=None)
+
+
+def _event(name: str, **attributes: Any) -> None:
+    if name not in EVENTS:
+        raise ValueError(f"{name} is no event of a span")
+    span = _open.get()
+    if span is not None and span.is_recording():
+        span.add_event(name, _named(attributes))
 
 
 def _wanted(environ: Mapping[str, str]) -> bool:
@@ -502,22 +542,25 @@ class _Tracing:
 class _RecordedSpan:
     """An open span of the SDK, and the context below it."""
 
-    __slots__ = ("_context", "_otel", "_token", "_trace")
+    __slots__ = ("_above", "_context", "_otel", "_token", "_trace")
 
     def __init__(self, otel: OtelSpan, context: Context, trace: Any) -> None:
         self._otel = otel
         self._context = context
         self._trace = trace
         self._token: Token[Context | None] | None = None
+        self._above: Token[OtelSpan | None] | None = None
 
     def __enter__(self) -> Self:
         self._token = contexts.enter(self._context)
+        self._above = _open.set(self._otel)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None:
+        if self._token is not None and self._above is not None:
+            _open.reset(self._above)
             contexts.leave(self._token)
         if error is not None and self._otel.is_recording():
             self._otel.add_event("exception", _without_message(error))

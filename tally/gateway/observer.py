@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.signals import Signals, SpanBlock
+from tally.chassis.signals import Signals, SpanBlock, exemplar
 from tally.gateway.report import Reporter
 from tally.protocol.participant import Reason
 from tally.protocol.relationship import Relationship, Side
@@ -107,7 +107,7 @@ class Observed:
         signals.degraded_reads_total.initialise(operation=["read"], peer=services)
 
     def fanned_out(self, operation: str, outcome: str, seconds: float) -> None:
-        self._signals.fanout_duration_seconds(operation, outcome).observe(seconds)
+        self._signals.fanout_duration_seconds(operation, outcome).observe(seconds, exemplar(context.current()))
 
     def called(self, operation: str, service: str, outcome: str) -> None:
         self._signals.fanout_calls_total(operation, service, outcome).inc()

@@ -19,7 +19,7 @@ from services.notifier.notifier import notifier as build_notifier
 from tally.chassis import openapi
 from tally.chassis.problems import CODES
 from tally.chassis.settings import SettingDoc, describe
-from tally.chassis.signals import SPANS, Signals
+from tally.chassis.signals import EVENTS, SPANS, Signals
 
 Golden = Callable[[str, str], None]
 SETTINGS = {
@@ -60,6 +60,9 @@ def test_every_metric_and_span_is_documented(golden: Golden) -> None:
     lines += [f"| `{m.name}` | {', '.join(m.labels) or '–'} | {m.sentence} |" for m in Signals.catalogue()]
     lines += ["", "## Spans", "", "| span | kind | |", "|---|---|---|"]
     lines += [f"| `{name}` | {span.side} | {span.sentence} |" for name, span in SPANS.items()]
+    said = "What may happen to a span that is open; its attributes are the labels of the metric that counts it."
+    lines += ["", said, "", "| event | |", "|---|---|"]
+    lines += [f"| `{name}` | {sentence} |" for name, sentence in EVENTS.items()]
     golden("docs/metrics.md", "\n".join(lines) + "\n")
 
 

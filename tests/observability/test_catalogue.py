@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from observability.dashboards import DASHBOARDS
-from tally.chassis.signals import SPANS, Signals
+from tally.chassis.signals import EVENTS, SPANS, Signals
 from tests.observability.conftest import Series
 from tests.observability.promql import selectors
 from tests.observability.rules import ROOT
@@ -22,13 +22,15 @@ def test_every_declared_signal_is_on_a_dashboard() -> None:
 
 def test_every_declared_signal_and_span_is_documented() -> None:
     text = (ROOT / "docs" / "metrics.md").read_text()
-    assert all(f"`{name}`" in text for name in (*(metric.name for metric in Signals.catalogue()), *SPANS))
+    assert all(f"`{name}`" in text for name in (*(metric.name for metric in Signals.catalogue()), *SPANS, *EVENTS))
 
 
-def test_every_declared_span_is_opened_somewhere() -> None:
+def test_every_declared_span_is_opened_and_every_event_told_somewhere() -> None:
     source = "".join(file.read_text() for room in ("tally", "services") for file in (ROOT / room).rglob("*.py"))
     opened = set(re.findall(r"\bspan\(\s*\"(\w+)\"", source)) | {"request"}  # the stack's own: `server_span`
     assert set(SPANS) - opened == set()
+    told = set(re.findall(r"\bevent\(\s*\"([a-z-]+)\"", source))
+    assert told == set(EVENTS)
 
 
 # --- the check of the live check -----------------------------------------------------------------------------------

@@ -31,11 +31,15 @@ class Recorded:
     content_types: set[str]
     log: list[dict[str, object]]
     secrets: list[str]
+    metrics: str
+    """The gateway's, for a scraper that takes exemplars, right after the create."""
 
 
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Recorded]:
     with refused_create() as (stack, receiver, spans):
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        metrics = ask("GET", f"{stack.admin_urls['gateway']}/metrics", headers=accept).body
         # Everything that must not be exported, where it usually gets in: header, query, body, path.
         traced = {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}
         secret = {**traced, "Authorization": f"Bearer {CANARY}", "Cookie": f"session={CANARY}"}
@@ -56,7 +60,7 @@ def recorded() -> Iterator[Recorded]:
         log = [json.loads(line) for line in stack.log("gateway").read_text().splitlines() if line.startswith("{")]
         passwords = [urlsplit(stack.dsn(name)).password or "" for name in ("author", "conference")]
         secrets = [*passwords, *(token.rpartition(".")[2] for token in (forged, accepted))]
-        yield Recorded(spans, receiver.raw, receiver.content_types, log, secrets)
+        yield Recorded(spans, receiver.raw, receiver.content_types, log, secrets, metrics)
 
 
 def _one(spans: list[Span], service: str, name: str) -> Span:
@@ -114,6 +118,19 @@ def test_names_are_those_declared_and_few(recorded: Recorded) -> None:
     for span in recorded.spans:
         assert span.name in SPANS or span.attributes["http.route"] in span.name, span
         assert not any(character.isdigit() for character in span.name), "an id in a span's name"
+
+
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        "http_server_request_duration_seconds",
+        "http_client_request_duration_seconds",
+        "tally_fanout_duration_seconds",
+    ],
+)
+def test_a_duration_leads_to_the_trace_by_its_exemplar(recorded: Recorded, histogram: str) -> None:
+    dots = [line for line in recorded.metrics.splitlines() if line.startswith(f"{histogram}_bucket") and "# {" in line]
+    assert any(f'trace_id="{TRACE}"' in line for line in dots), dots
 
 
 def test_no_secret_is_exported(recorded: Recorded) -> None:

@@ -1,11 +1,12 @@
 """Calls within policies: what counts as a failure, what is told of it, and when a read is sent twice."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import msgspec
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tally.chassis import logs
 from tally.chassis.calls import Calls
@@ -14,6 +15,7 @@ from tally.chassis.clock import SystemClock
 from tally.chassis.problems import CODES
 from tally.chassis.signals import Signals
 from tally.resilience.breaker import BreakerSettings, Mode, State
+from tally.resilience.budget import BudgetSettings
 from tally.resilience.deadline import Deadline
 from tally.resilience.policy import PolicySettings
 from tally.resilience.retry import RetrySettings
@@ -146,6 +148,23 @@ async def test_a_business_refusal_is_never_sent_again() -> None:
 
 
 # --- what is told
+
+
+async def test_what_the_policies_do_to_a_call_shows_on_the_span_that_it_is_made_for() -> None:
+    exporter = InMemorySpanExporter()
+    signals = Signals("gateway", span_exporter=exporter)
+    client = Scripted(Silent("reset"))
+    one_retry = BudgetSettings(floor_per_s=0.1)  # in ten seconds
+    settings = msgspec.structs.replace(NO_RETRY, retry=PERSISTENT.retry, budget=one_retry)
+    calls = Calls(client, signals, SystemClock(), settings=settings)  # type: ignore[arg-type]
+    with signals.span("fan_out"):
+        await post(calls, 4)
+    (fan_out,) = exporter.get_finished_spans()
+    told = Counter(event.name for event in fan_out.events)
+    assert told == {"retry": 1, "retry-refused": 1, "breaker": 1, "withheld": 2}
+    for event in fan_out.events:
+        assert event.attributes is not None
+        assert (event.attributes["tally.peer"], event.attributes["tally.kind"]) == ("author", "write")
 
 
 async def test_a_move_of_a_breaker_is_counted_and_logged_with_its_cause() -> None:

@@ -322,6 +322,42 @@ def test_an_exception_of_a_span_that_nobody_records_costs_nothing(exporter: InMe
     assert exporter.get_finished_spans() == ()
 
 
+def test_what_happens_on_the_way_is_an_event_of_the_innermost_open_span(
+    traced: Signals, exporter: InMemorySpanExporter
+) -> None:
+    traced.event("shed", reason="full")  # no span is open: nobody is told
+    with traced.span("fan_out"):
+        with traced.span("call"):
+            traced.event("retry", peer="author", reason="silent")
+        traced.event("withheld", peer="author", reason="breaker_open")
+    call, fan_out = exporter.get_finished_spans()
+    assert [(one.name, one.attributes) for one in call.events] == [
+        ("retry", {"tally.peer": "author", "tally.reason": "silent"})
+    ]
+    assert [one.name for one in fan_out.events] == ["withheld"]
+
+
+async def test_an_event_of_a_span_that_has_ended_is_dropped_silently(
+    traced: Signals, exporter: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def later() -> None:
+        await asyncio.sleep(0)
+        traced.event("shed", reason="full")
+
+    with traced.span("call"):
+        outliving = asyncio.create_task(later())
+    await outliving
+    (done,) = exporter.get_finished_spans()
+    assert done.events == ()
+    assert caplog.records == []
+
+
+def test_an_event_that_is_not_declared_is_refused(traced: Signals) -> None:
+    with pytest.raises(ValueError, match="nonsense"), traced.span("call"):
+        traced.event("nonsense")
+    Signals("author").event("shed", reason="full")  # and without an exporter nothing is looked at
+
+
 def test_attributes_with_a_dot_keep_their_name(traced: Signals, exporter: InMemorySpanExporter) -> None:
     with traced.span("call") as span:
         span.set(**{"http.response.status_code": 200, "outcome": "reply"})
