@@ -6,7 +6,9 @@ Assumes that it is in front of the public routes only: health and admin endpoint
 from __future__ import annotations
 
 import random
+from typing import Final
 
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tally.chassis.clock import Clock
@@ -14,6 +16,12 @@ from tally.chassis.http import LASTING
 from tally.chassis.problems import Problem
 from tally.chassis.signals import Signals
 from tally.resilience.limiter import Limiter, LimiterSettings, Shed
+
+#: In the scope of a request that was shed. It gets no line of its own in the log: under a flood, that would be another.
+SHED: Final = "tally.shed"
+_LINE_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
 
 #: Coalescing makes many requests at once cheaper, so response times alone would settle far too low: the floor
 #: leaves room for whole batches.
@@ -28,11 +36,15 @@ def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSett
     in_flight.set_function(lambda: limiter.in_flight)
     limit.set_function(lambda: limiter.limit)
     full, late = signals.shed_total("full"), signals.shed_total("late")
+    lines = _Lines()
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
-        admitted = limiter.admit(clock.monotonic_s())
+        now_s = clock.monotonic_s()
+        admitted = limiter.admit(now_s)
         if isinstance(admitted, Shed):
             (late if admitted.late else full).inc()
+            scope[SHED] = True
+            lines.shed(now_s, limiter.limit)
             signals.event("shed", reason="late" if admitted.late else "full")
             detail = "There is more to do than can be done in time; nothing of this was begun."
             raise Problem("overloaded", detail, retry_after_s=admitted.retry_after_s)
@@ -44,3 +56,17 @@ def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSett
             limiter.release(admitted, clock.monotonic_s(), ignored=ignored)
 
     return limited
+
+
+class _Lines:
+    """Says in the log that requests are shed: at once, and then once a second how many, for as long as it goes on."""
+
+    def __init__(self) -> None:
+        self._told_s = -_LINE_S
+        self._untold = 0
+
+    def shed(self, now_s: float, limit: int) -> None:
+        self._untold += 1
+        if now_s - self._told_s >= _LINE_S:
+            _log.warning("requests shed", requests=self._untold, limit=limit)
+            self._told_s, self._untold = now_s, 0

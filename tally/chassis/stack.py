@@ -23,6 +23,7 @@ from tally.chassis.database import DatabaseFault
 from tally.chassis.http import LASTING, SAFE
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
+from tally.chassis.shedding import SHED
 from tally.chassis.signals import Signals, exemplar
 
 _log = structlog.get_logger(__name__)
@@ -141,7 +142,9 @@ class Stack:
             self._exceeded.inc()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         self._durations(method, _route(scope), _STATUS[status]).observe(duration_s, exemplar(here))
-        if status >= self._log_from_status or duration_s > self._deadline_s:
+        if (status >= self._log_from_status and not (SHED in scope and self._log_from_status)) or (
+            duration_s > self._deadline_s
+        ):
             _log.info(
                 "request",
                 method=scope["method"],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from tally.chassis import logs
 from tally.chassis import shedding as chassis_shedding
 from tally.chassis.clock import SystemClock
 from tally.chassis.problems import Problem
@@ -62,6 +63,24 @@ async def test_beyond_the_limit_it_is_refused_unread_and_told_when_to_come_back(
     assert value(signals, "tally_requests_in_flight") == 0
 
 
+async def test_a_flood_of_refusals_is_a_line_a_second_and_not_one_each() -> None:
+    room, clock = Room(), OwnClock()
+    limited = shedding(room, clock, Signals("trial"), TWO)
+    inside = [asyncio.create_task(limited({}, never, nowhere)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with logs.capture() as lines:
+        for _ in range(50):
+            scope: Scope = {}
+            with pytest.raises(Problem):
+                await limited(scope, never, nowhere)
+            assert chassis_shedding.SHED in scope  # by which the log of requests knows it
+            clock.at_s += 0.25
+    assert [line["event"] for line in lines] == ["requests shed"] * 13
+    assert [line["requests"] for line in lines] == [1, *[4] * 12]
+    room.door.set()
+    await asyncio.gather(*inside)
+
+
 @pytest.mark.parametrize("end", ["fails", "cancelled"])
 async def test_a_request_that_fails_or_is_given_up_leaves_its_place(end: str) -> None:
     room, signals = Room(), Signals("trial")
@@ -97,7 +116,9 @@ async def test_a_full_service_answers_503_at_once_though_the_body_has_not_come_a
                 await asyncio.sleep(0.01)
             reader, writer = await connected(service.url)
             writer.write(b"POST /author HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n")
-            refused = await answered(reader)
+            with logs.capture() as lines:
+                refused = await answered(reader)
+            assert [line["event"] for line in lines] == ["requests shed"]
             assert (refused.status, refused.json["code"]) == (503, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
             for path in ("/livez", "/readyz", "/metrics", "/admin/x"):
