@@ -149,7 +149,10 @@ async def run(slot: Slot) -> Result:
         return clock.result()
     clock = Clock(slot)
     for _, client in connections:
-        client.begin(clock)
+        if slot.pause_s:
+            asyncio.get_running_loop().call_later(random.uniform(0.0, slot.pause_s), client.begin, clock)
+        else:
+            client.begin(clock)
     await asyncio.wait([client.over for _, client in connections], timeout=slot.seconds + slots.ANSWER_MAX_S)
     result = clock.result()
     for transport, _ in connections:

@@ -21,7 +21,8 @@ ANSWER_MAX_S = 10.0
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
     """`first` numbers the first operation (see workload.py); `count` may end a slot before its seconds do. A client
-    that is shed (503) goes on after `pause_s`, or up to as long again."""
+    that is shed (503) goes on after `pause_s`, or up to as long again; with a pause, clients begin within one, too,
+    and not all at once."""
 
     work: Work
     clients: int
