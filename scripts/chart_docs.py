@@ -23,6 +23,24 @@ CHART = Path(__file__).resolve().parents[1] / "charts" / "tally"
 _KEY = re.compile(r"( *)([A-Za-z0-9_.-]+):(?: |$)")
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 Path_ = tuple[str, ...]
+# What is handed on to Kubernetes as it is: the keys that it knows, since it leaves out what it does not.
+_HANDED_ON = {
+    "affinity": ("nodeAffinity", "podAffinity", "podAntiAffinity"),
+    "parent": ("group", "kind", "name", "namespace", "port", "sectionName"),
+    "peer": ("ipBlock", "namespaceSelector", "podSelector"),
+    "resources": ("claims", "limits", "requests"),
+    # (Without `labelSelector`, which the chart fills in.)
+    "spread": (
+        "matchLabelKeys",
+        "maxSkew",
+        "minDomains",
+        "nodeAffinityPolicy",
+        "nodeTaintsPolicy",
+        "topologyKey",
+        "whenUnsatisfiable",
+    ),
+    "toleration": ("effect", "key", "operator", "tolerationSeconds", "value"),
+}
 
 
 class Undocumented(Exception):
@@ -73,7 +91,13 @@ def schema(values: Mapping[str, Any], said: Mapping[Path_, Said]) -> dict[str, A
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Values of the chart tally",
         **_schema_of(values, (), said),
-        "$defs": {"service": _without_defaults(service)},
+        "$defs": {
+            "service": _without_defaults(service),
+            **{
+                name: {"type": "object", "properties": dict.fromkeys(keys, True), "additionalProperties": False}
+                for name, keys in _HANDED_ON.items()
+            },
+        },
     }
 
 

@@ -40,6 +40,10 @@ def test_a_value_that_says_nothing_of_itself_is_found() -> None:
         {"networkPolicy": {"apiServer": {"port": 443}}},
         {"monitoring": {"serviceMonitor": {"enabled": "yes"}}},
         {"requestDeadlineSeconds": 0},
+        {"defaults": {"resources": {"limit": {"memory": "1Gi"}}}},
+        {"services": {"author": {"affinity": {"podAntiAfinity": {}}}}},
+        {"defaults": {"tolerations": [{"keys": "dedicated"}]}},
+        {"networkPolicy": {"publicFrom": [{"namespaceSelectors": {}}]}},
     ],
     ids=str,
 )
@@ -60,6 +64,10 @@ def test_a_misspelt_or_wrong_value_is_refused(values: dict[str, Any]) -> None:
 def test_values_that_lack_something_end_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Refused, match=sentence):
         rendered(values)
+
+
+def test_the_chart_may_be_a_part_of_another_which_gives_it_global_values() -> None:
+    assert rendered({"global": {"imageRegistry": "registry.example.com"}}) is not None
 
 
 def test_a_new_service_is_one_block_of_values() -> None:
