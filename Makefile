@@ -38,8 +38,8 @@ chaos-local: test-env  ## Kill processes at random under load, then the long tes
 	    $(BIN)/python -m tests.chaos --relationship $$one --seconds $(SECONDS) --scenario $(SCENARIO) || exit; done
 	@exec $(BIN)/python -m pytest -m chaos tests/integration
 
-chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=300 FAULTS= SEED= PLANTED= KEEP=
-	@exec $(BIN)/python -m tests.chaos.cluster --seconds $(if $(filter file,$(origin SECONDS)),300,$(SECONDS)) \
+chaos: test-env  ## Break a release on a kind cluster under load: SECONDS=720 FAULTS= SEED= PLANTED= KEEP=
+	@exec $(BIN)/python -m tests.chaos.cluster $(if $(filter file,$(origin SECONDS)),,--seconds $(SECONDS)) \
 	    --faults "$(FAULTS)" $(if $(SEED),--seed $(SEED)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
 
 bench: test-env  ## Measure the speed and write docs/performance.md
