@@ -442,7 +442,8 @@ async def test_after_any_mix_of_timeouts_and_cancellations_all_connections_work(
         for _ in range(10):
             await asyncio.gather(*(one() for _ in range(12)))
         await settled(database)
-        assert 1 <= database._open <= 4
+        # None may be left: on a busy machine each may have been closed, as one that did not settle in time.
+        assert len(database._idle) == database._open <= 4
         assert not database._waiting
         assert await asyncio.gather(*(database.fetchval("SELECT 7") for _ in range(4))) == [7] * 4
 
