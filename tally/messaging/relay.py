@@ -29,7 +29,7 @@ from msgspec import Meta
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import DatabaseFault
+from tally.chassis.database import KEEPALIVES, DatabaseFault
 from tally.chassis.signals import Signals
 from tally.messaging.event import Event
 from tally.messaging.outbox import CHANNEL, EVER, Outbox, Waiting
@@ -48,6 +48,8 @@ _TIDY_S: Final = 60.0
 #: Between looks at which stream it is.
 _LOOK_S: Final = 5.0
 _CONNECT_S: Final = 2.0
+#: How often who listens looks whether it is heard: a database that vanished with its machine does not hang up.
+_ASSURED_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -217,15 +219,21 @@ class Relay:
 
     async def _listen_once(self) -> None:
         """Until the connection breaks."""
+        settings = {"application_name": "tally-outbox-listener", **KEEPALIVES}
         connection = await asyncpg.connect(
-            self._url, timeout=_CONNECT_S, server_settings={"application_name": "tally-outbox-listener"}
+            self._url, timeout=_CONNECT_S, command_timeout=_CONNECT_S, server_settings=settings
         )
         broken = asyncio.Event()
         connection.add_termination_listener(lambda _: broken.set())
         try:
             await connection.add_listener(CHANNEL, lambda *_: self._woken.set())
             self._woken.set()
-            await broken.wait()
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_ASSURED_S):
+                        await broken.wait()
+                    return
+                await connection.execute("SELECT 1")
         finally:
             connection.terminate()
 
