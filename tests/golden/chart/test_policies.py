@@ -90,6 +90,22 @@ def test_a_disruption_budget_is_there_if_and_only_if_there_are_several_pods(valu
 
 
 @every_set
+def test_pods_are_spread_over_nodes_and_zones_where_nodes_have_no_zone_too(values_set: str) -> None:
+    """One key that a node lacks makes the scheduler leave the node out of all that it spreads by."""
+    for deployment in of_kind(values_set, "Deployment"):
+        spec = deployment["spec"]["template"]["spec"]
+        selected = deployment["spec"]["selector"]["matchLabels"]
+        (spread,) = spec["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "kubernetes.io/hostname"
+        assert spread["labelSelector"]["matchLabels"] == selected
+        assert spread["matchLabelKeys"] == ["pod-template-hash"], "those that an upgrade replaces don't count"
+        (rather,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        if values_set != "everything":  # which has one of its own
+            assert rather["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+            assert rather["podAffinityTerm"]["labelSelector"]["matchLabels"] == selected
+
+
+@every_set
 def test_no_secret_is_in_a_config_map(values_set: str) -> None:
     for manifest in of_kind(values_set, "ConfigMap"):
         for key, text in manifest["data"].items():
