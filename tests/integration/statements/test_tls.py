@@ -1,7 +1,10 @@
 """TLS is a setting of each service: clients and the services among themselves then speak it, and nothing else."""
 
 import http.client
+import os
+import shutil
 import ssl
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -17,6 +20,8 @@ from tally.local.stack import LocalStack, free_ports
 from tests.integration.statements.stage import Stage
 from tests.support.folders import scratch_folder
 from tests.support.stacks import CORE
+
+RUNBOOK = Path(__file__).resolve().parents[3] / "docs" / "runbooks" / "TallyCertificateExpires.md"
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -94,3 +99,22 @@ def test_plain_http_is_not_answered(secured: tuple[Stage, Path]) -> None:
             connection.getresponse()
     finally:
         connection.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="this machine has no openssl")
+def test_the_runbooks_commands_tell_when_it_ends_on_disk_and_as_it_is_served(secured: tuple[Stage, Path]) -> None:
+    stage, cert_file = secured
+    at_the_stack = f"127.0.0.1:{stage.stack.places['gateway'].port}"
+    commands = [line for line in RUNBOOK.read_text().splitlines() if line.startswith("openssl ")]
+    told = [
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.replace("localhost:8443", at_the_stack)],
+            env={**os.environ, "TALLY_TLS_CERT_FILE": str(cert_file)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+        for command in commands
+    ]
+    assert len(told) == 2 and len(set(told)) == 1 and told[0].startswith("notAfter="), told
