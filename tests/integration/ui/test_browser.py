@@ -188,4 +188,5 @@ async def test_a_page_that_can_only_be_read_offers_nothing_to_press(started: Sta
         await tab.until("document.getElementById('services').innerText.includes('down')")
         offered = "[...document.querySelectorAll('button')].filter((one) => one.checkVisibility()).length"
         assert await tab.value(offered) == 0
+        assert "Nothing can be created or read" in await tab.value("document.getElementById('verdict').innerText")
         assert "can only be read" in await tab.text()

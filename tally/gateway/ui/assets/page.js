@@ -241,9 +241,9 @@ function drawVerdict(picture) {
     state !== "closed" && ["read", "write"].includes(kind) && !away.some((one) => one.name === peer));
   const behind = picture.epoch_age_s > BEHIND_S;
   if (away.length) {
-    const missing = away.some((one) => ends.includes(one.name));
+    const missing = away.filter((one) => ends.includes(one.name)).length;
     const meanings = away.map((one) => WITHOUT[one.name]).filter(Boolean);
-    if (missing) meanings.unshift("Creates can't be completed; reads show what the other side knows.");
+    if (missing) meanings.unshift(missing < 2 ? "Creates can't be completed; reads show what the other side knows." : "Nothing can be created or read.");
     const named = away.map((one) => `${one.name} ${AWAY[one.state]}`).join(", ");
     pronounce(missing ? "bad" : "warn", `${named[0].toUpperCase()}${named.slice(1)}.`, meanings.join(" "));
   } else if (held.length) {
