@@ -16,8 +16,9 @@ from tally.gateway.coalescer import Coalescer
 from tally.gateway.observer import Observer
 from tally.halves.peer import Failed, Peer
 from tally.protocol import messages as wire
+from tally.protocol import operation
 from tally.protocol.gateway import SILENT, UNSENT, Dead, Evidence, Recorded
-from tally.protocol.participant import Answer
+from tally.protocol.participant import EARLY_MAX_MS, Answer
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
 
@@ -56,6 +57,18 @@ class Told(Struct, frozen=True):
                 return Dead(self.inc, self.peer_inc, self.verdict.why, self.verdict.other)
             case _:
                 return SILENT
+
+
+class Standing(Struct, frozen=True):
+    """What a side holds for an operation, and the incarnation that it holds it in."""
+
+    item: wire.StatusItem
+    inc: UUID
+
+    def may_have_forgotten(self, op: UUID) -> bool:
+        """Whether this side was restored after ``op`` was made, and so may lack what it knew of it: an incarnation is
+        drawn at the restore, and tells its time. (``op`` may be ahead of that clock by as much as is let in.)"""
+        return operation.time_ms(self.inc) + EARLY_MAX_MS >= operation.time_ms(op)
 
 
 def evidence_of(outcome: Told | Failed) -> Evidence:
@@ -99,9 +112,12 @@ class Participant:
             reply = await peer.find(items, deadline)
             return reply if isinstance(reply, Failed) else self.heard(reply).items
 
-        async def status(ops: Sequence[UUID], deadline: Deadline) -> Sequence[wire.StatusItem] | Failed:
+        async def status(ops: Sequence[UUID], deadline: Deadline) -> Sequence[Standing] | Failed:
             reply = await peer.status(ops, deadline)
-            return reply if isinstance(reply, Failed) else self.heard(reply).items
+            if isinstance(reply, Failed):
+                return reply
+            self.heard(reply)
+            return [Standing(item, reply.inc) for item in reply.items]
 
         def lists(by: Side, *, shadow: bool) -> Coalescer[wire.ListItem, wire.Listed]:
             async def send(items: Sequence[wire.ListItem], deadline: Deadline) -> Sequence[wire.Listed] | Failed:
@@ -111,7 +127,7 @@ class Participant:
             return Coalescer(send, batch_max=64, observe=watch("list"))
 
         self.find: Coalescer[wire.PairItem, wire.Found] = Coalescer(find, observe=watch("find"))
-        self.status: Coalescer[UUID, wire.StatusItem] = Coalescer(status, observe=watch("status"))
+        self.status: Coalescer[UUID, Standing] = Coalescer(status, observe=watch("status"))
         self.list: Mapping[Side, Coalescer[wire.ListItem, wire.Listed]]
         self.list = {by: lists(by, shadow=False) for by in Side}
         #: With copies of the peer's entities, for when the peer does not answer.

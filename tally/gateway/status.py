@@ -8,10 +8,9 @@ from uuid import UUID
 
 from tally.chassis.clock import Clock
 from tally.gateway.evidence import gather
-from tally.gateway.participants import Participants
+from tally.gateway.participants import Participants, Standing
 from tally.halves.peer import Failed
 from tally.halves.store import VOID_KEEP_MS
-from tally.protocol import messages as wire
 from tally.protocol.operation import time_ms
 from tally.protocol.participant import Reason, Row
 from tally.protocol.relationship import Side
@@ -20,7 +19,7 @@ from tally.resilience.deadline import Deadline
 _DEAD = (Row.VOID, Row.CANCELLED, Row.CLOSED)
 #: Why a half never lived; the other reasons leave open whether it did.
 _LASTING = frozenset(Reason) - {Reason.KILLED, Reason.CANCELLED, Reason.DELETED, Reason.LOST}
-#: Younger operations have all the void rows that they ever had, though the clocks differ.
+#: Younger operations have all the void rows that they ever had, though the clocks differ, unless a side was restored.
 REMEMBERED_MS = VOID_KEEP_MS // 2
 
 
@@ -58,10 +57,11 @@ class StatusReader:
     async def operation(self, op: UUID, deadline: Deadline) -> Operation:
         tickets = {side: self._participants[side].status.submit(op, deadline) for side in Side}
         told = await gather(tickets, deadline.left_s(self._clock.monotonic_s()))
-        held: dict[Side, wire.StatusItem] = {s: item for s, item in told.items() if not isinstance(item, Failed)}
+        standing: dict[Side, Standing] = {side: one for side, one in told.items() if not isinstance(one, Failed)}
+        held = {side: one.item for side, one in standing.items()}
         return Operation(
             op=op,
-            state=_state(held, self._clock.now_ms() - time_ms(op)),
+            state=state(op, standing, self._clock.now_ms()),
             rows={side: held[side].row if side in held else "unreachable" for side in Side},
             reasons=tuple({item.why: None for item in held.values() if item.why is not None}),
             left=next((item.left for item in held.values() if item.left is not None), None),
@@ -69,17 +69,31 @@ class StatusReader:
         )
 
 
-def _state(held: dict[Side, wire.StatusItem], age_ms: int) -> State:
-    rows = [Row(item.row) for item in held.values()]
-    if len(held) < len(Side) and all(item.why is Reason.KILLED for item in held.values()):
+def state(op: UUID, standing: dict[Side, Standing], now_ms: int) -> State:
+    """What the words of the sides that answered come to."""
+    held = [one.item for one in standing.values()]
+    rows = [Row(item.row) for item in held]
+    if len(held) < len(Side) and all(item.why is Reason.KILLED for item in held):
         # It is dead, because the other side was: only that one knows whether it ever lived.
         return State.UNKNOWN
     if any(row in _DEAD for row in rows):
-        if any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held.values()):
+        if any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held):
             return State.CANCELLED
-        # Without its row, a side can't say any more why it is dead; and "killed" says no more than that the other was.
-        told = all(row is not Row.CLOSED for row in rows) or any(item.why in _LASTING for item in held.values())
-        return State.REFUSED if told or age_ms < REMEMBERED_MS else State.GONE
+        return State.REFUSED if _never_was(op, standing, now_ms) else State.GONE
     if len(rows) < len(Side):
         return State.UNKNOWN
     return State.DONE if all(row is Row.LIVE for row in rows) else State.UNDECIDED
+
+
+def _never_was(op: UUID, standing: dict[Side, Standing], now_ms: int) -> bool:
+    """Whether it is certain that what is dead never lived on both sides.
+
+    Without its row, a side can't say any more why it is dead; "killed" says no more than that the other one was; and a
+    side that was restored after the operation can't speak of the time before.
+    """
+    remembering = [one.item for one in standing.values() if not one.may_have_forgotten(op)]
+    if any(item.why in _LASTING for item in remembering):
+        return True
+    if len(remembering) < len(standing):
+        return False
+    return all(Row(item.row) is not Row.CLOSED for item in remembering) or now_ms - time_ms(op) < REMEMBERED_MS
