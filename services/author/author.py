@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from tally.chassis.body import VISIBLE
+from tally.chassis.body import MAIL_ADDRESS, VISIBLE
 from tally.chassis.database import load_queries
 from tally.chassis.resource import Resource
 
@@ -18,7 +18,7 @@ Email = Annotated[
     Meta(
         min_length=3,
         max_length=254,
-        pattern=r"^[^@\s\x00]+@[^@\s\x00]+$",
+        pattern=MAIL_ADDRESS,
         description="Where mail goes, if anywhere.",
     ),
 ]

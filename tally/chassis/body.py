@@ -33,11 +33,10 @@ VALUES_MAX: Final = 20_000
 
 # JSON Schema patterns that mean the same to Python, to ECMAScript and to Rust: no `\s`, whose members differ.
 NO_NUL: Final = r"^[^\u0000]*$"
-VISIBLE: Final = (
-    r"^[^\u0000]*"
-    r"[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
-    r"[^\u0000]*$"
-)
+# Blanks and control characters.
+_INVISIBLE: Final = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
+MAIL_ADDRESS: Final = rf"^[^@{_INVISIBLE}]+@[^@{_INVISIBLE}]+$"
+VISIBLE: Final = rf"^[^\u0000]*[^{_INVISIBLE}][^\u0000]*$"
 
 S = TypeVar("S", bound=Struct)
 
@@ -267,6 +266,7 @@ def _refusal(
 _PATTERNS: Final = {
     r"\S": "must hold a visible character",
     NO_NUL: "holds a NUL character",
+    MAIL_ADDRESS: "must be an address such as ada@example.org",
     VISIBLE: "must hold a visible character",
 }
 _WORDS: Final = {

@@ -63,7 +63,7 @@ def _attended(stage: Stage, email: str) -> str:
 
 
 def _mails(stack: LocalStack, operation: str) -> int:
-    items = ask("GET", f"{stack.urls['mail']}/mail").body["items"]
+    items = ask("GET", f"{stack.admin_urls['mail']}/mail").body["items"]
     return len({item["message_id"] for item in items if item["operation"] == operation})
 
 
