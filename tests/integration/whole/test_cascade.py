@@ -74,10 +74,11 @@ def test_an_author_of_a_thousand_attendances_is_deleted_under_load(stage: Stage)
             seen = list(pool.map(lambda event: _read(stage, event, author), events[:200]))
         assert seen == [(404, [])] * len(seen)
         assert stage.ask("GET", f"/author/{author}/attendance").status == 404
-        stage.next_settlement()
+        until(lambda: _cancels_to_forward(stage, author) == 0, "the other side has heard of each", PATIENCE_S)
     assert set(load.answers) <= {201, 204}, "nobody else noticed"
     print(f"deleted in {took_s:.3f} s, beside {len(load.answers)} requests of others")
 
+    stage.next_settlement()
     assert stage.stack.postgres.execute(_OPEN, "conference") == ["0"], "seats are freed"
     assert stage.stack.postgres.execute(_TAKEN, "conference") == ["0"]
     until(lambda: _live_in_directory(stage, author) == 0, "the directory has followed", PATIENCE_S)
@@ -104,6 +105,11 @@ def _read(stage: Stage, event: str, author: str) -> tuple[int, list[str]]:
     one = stage.ask("GET", pair(event, author))
     many = stage.ask("GET", f"/event/{event}/attendance")
     return one.status, [item["id"] for item in many.body["attendees"]]
+
+
+def _cancels_to_forward(stage: Stage, author: str) -> int:
+    sql = f"SELECT count(*) FROM attendance_half WHERE st = 'C' AND author = '{UUID(author)}'"
+    return sum(int(stage.stack.postgres.execute(sql, service)[0]) for service in ("author", "conference"))
 
 
 def _live_in_directory(stage: Stage, author: str) -> int:
