@@ -92,6 +92,8 @@ def _never_was(op: UUID, standing: dict[Side, Standing], now_ms: int) -> bool:
     side that was restored after the operation can't speak of the time before.
     """
     remembering = [one.item for one in standing.values() if not one.may_have_forgotten(op)]
+    if any(one.item.why is Reason.LOST for one in standing.values()):
+        return False  # it was live at the other side when this one was restored
     if any(item.why in _LASTING for item in remembering):
         return True
     if len(remembering) < len(standing):

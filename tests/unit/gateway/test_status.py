@@ -15,6 +15,7 @@ OP = make(AT_MS, 1)
 LIVE = wire.StatusItem(Row.LIVE.value)
 ABSENT = wire.StatusItem(Row.CLOSED.value)
 KILLED = wire.StatusItem(Row.VOID.value, Reason.KILLED)
+LOST = wire.StatusItem(Row.CANCELLED.value, Reason.LOST)
 REFUSING = wire.StatusItem(Row.VOID.value, Reason.NOT_FOUND)
 CANCELLED = wire.StatusItem(Row.CANCELLED.value, Reason.CANCELLED)
 
@@ -51,6 +52,11 @@ def test_a_side_that_was_restored_after_it_does_not_prove_that_it_never_was(left
     assert told(left, KILLED, restored_ms=AT_MS + 500) is State.GONE
     assert told(left, KILLED, restored_ms=AT_MS - EARLY_MAX_MS) is State.GONE  # a gateway's clock may be ahead
     assert told(left, KILLED, restored_ms=AT_MS - EARLY_MAX_MS - 1) is State.REFUSED
+
+
+@pytest.mark.parametrize("right", [LIVE, ABSENT, KILLED, LOST])
+def test_what_a_restore_lost_was_not_refused(right: wire.StatusItem) -> None:
+    assert told(LOST, right, restored_ms=AT_MS + 500) is State.GONE
 
 
 def test_the_word_of_the_side_that_was_not_restored_still_counts() -> None:
