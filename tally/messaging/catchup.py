@@ -2,11 +2,13 @@
 
     await CatchUp(stream, ["conference", "event"]).run(session, later={"attendance": settled_ms}, skip=False)
 
-Assumes `sql/0003_restore.sql`, and that nobody changes the entities meanwhile (`incarnation.restoring`).
+Assumes `sql/0003_restore.sql` and `sql/0005_restore_keeps.sql`, and that nobody changes the entities meanwhile
+(`incarnation.restoring`).
 It may stop anywhere: what counts is one transaction at the end.
 
 The stream is read from its beginning and folded to the newest state of each subject, by (incarnation, version). Then,
-without telling anybody again: what is newer than the database replaces it; what was deleted is deleted. The database
+without telling anybody again: what is newer than the database replaces it; what was deleted is deleted; both are in the
+outbox again, as published, so that a stream that is lost later can be filled with them. The database
 begins a new life, whose id is greater than all there were, so that what it tells from now on wins. What the stream does
 not know (it was not published when the backup was made) is told again. What was never published is lost, and nobody
 else has heard of it.
@@ -103,6 +105,9 @@ class CatchUp:
             [event.entityversion for event in newest],
             [event.change in _ENDS for event in newest],
             [msgspec.json.encode(event.data).decode() for event in newest],
+            [event.id for event in newest],
+            [event.type for event in newest],
+            [event.time for event in newest],
         )
 
     async def _apply(self, session: Patient) -> None:
@@ -152,6 +157,7 @@ class CatchUp:
         """The new life, in the transaction of what it begins with."""
         await session.execute(queries.live, later_than(await session.fetchval(queries.greatest)))
         for entity in self._entities:
+            await session.execute(queries.keep, entity)
             await session.execute(queries.retell, entity)
         await session.execute(queries.caught_up)
 

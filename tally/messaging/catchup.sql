@@ -8,7 +8,7 @@ SELECT restore_has($1);
 
 -- name: take
 -- Events of the stream.
-SELECT restore_take($1, $2, $3, $4, $5, $6);
+SELECT restore_take($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: replaying
 -- This transaction tells nobody.
@@ -39,6 +39,10 @@ ORDER BY inc DESC LIMIT 1;
 -- name: live
 -- A new life begins: changes are taken again.
 UPDATE incarnation SET inc = $1, restoring = false;
+
+-- name: keep
+-- What the stream knew better, to be told again if the stream is lost.
+SELECT restore_keep($1);
 
 -- name: retell
 -- What the stream does not know.
