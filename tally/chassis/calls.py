@@ -53,11 +53,12 @@ class Calls:
     ) -> None:
         self._client = client
         self._clock = clock
+        self._signalled = _Signalled(signals)
         self.policies = Policies(
             settings or PolicySettings(),
             clock=clock.monotonic_s,
             random=draw,
-            observer=_Signalled(signals),
+            observer=self._signalled,
             overrides=overrides,
         )
         self._signals = signals
@@ -123,9 +124,18 @@ class Calls:
         return self._silent_since_ms.get(peer)
 
     def unavailable_s(self, peer: str, kind: str) -> float | None:
-        """Seconds until ``peer`` will be tried again, if a call begun now would not be sent; else None."""
-        refusal = self.policies.get(peer, kind).refusal()
-        return None if refusal is None else refusal.retry_after_s
+        """Seconds until ``peer`` will be tried again, if a call begun now would not be sent; else None.
+
+        Whoever is told so does not call, which counts as a call that was not made."""
+        policy = self.policies.get(peer, kind)
+        refusal = policy.refusal()
+        if refusal is None:
+            return None
+        if refusal.failure is Failure.BREAKER_OPEN:
+            self._signalled.breaker_rejected(peer, kind, policy.breaker.state)
+        else:
+            self._signalled.bulkhead_rejected(peer, kind)
+        return refusal.retry_after_s
 
     def force(self, peer: str, kind: str, mode: Mode) -> bool:
         """Hold a breaker in a mode, or free it; False if there is none."""

@@ -31,21 +31,21 @@ SETTINGS = LimiterSettings(limit_initial=512, limit_min=512, limit_max=1024)
 def shedding(app: ASGIApp, clock: Clock, signals: Signals, settings: LimiterSettings = SETTINGS) -> ASGIApp:
     """``app`` behind an adaptive limit on requests under way."""
     limiter = Limiter(settings, random.random)
-    signals.shed_total.initialise(reason=["full", "late"])
+    signals.shed_total.initialise(reason=["full"])
     in_flight, limit = signals.requests_in_flight(), signals.requests_limit()
     in_flight.set_function(lambda: limiter.in_flight)
     limit.set_function(lambda: limiter.limit)
-    full, late = signals.shed_total("full"), signals.shed_total("late")
+    full = signals.shed_total("full")
     lines = _Lines()
 
     async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         now_s = clock.monotonic_s()
         admitted = limiter.admit(now_s)
         if isinstance(admitted, Shed):
-            (late if admitted.late else full).inc()
+            full.inc()
             scope[SHED] = True
             lines.shed(now_s, limiter.limit)
-            signals.event("shed", reason="late" if admitted.late else "full")
+            signals.event("shed", reason="full")
             detail = "There is more to do than can be done in time; nothing of this was begun."
             raise Problem("overloaded", detail, retry_after_s=admitted.retry_after_s)
         ignored = True

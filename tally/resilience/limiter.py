@@ -1,18 +1,11 @@
 """How many requests this server takes at once; found by measuring, not by configuring.
 
-Two questions, each asked before the body is read, each answered without awaiting:
-
-1. Are too many requests under way? The limit follows the response time by Netflix' `VegasLimit`
-   (concurrency-limits; after TCP Vegas): the queue inside this server is estimated as `limit * (1 -
-   rtt_noload / rtt)`; while it is short the limit grows, when it is long the limit shrinks, by about log10
-   of itself. Response times are averaged over windows (their `WindowedLimit`), since single ones say
-   little. Vegas and not Gradient2, because in simulated overload (one server, ten times its capacity for
-   minutes) Gradient2's long-term average learns the overload as normal and lets the queue grow half as long
-   again.
-2. Did this request wait too long already? CoDel as Facebook adapted it for services (folly `Codel.h`; B.
-   Maurer, "Fail at Scale", ACM Queue 2015): if even the luckiest request of the last `interval_s` waited
-   longer than `target_s`, the server is overloaded, and those that waited longer than twice the target are
-   shed.
+Asked before the body is read, answered without awaiting. The limit follows the response time by Netflix' `VegasLimit`
+(concurrency-limits; after TCP Vegas): the queue inside this server is estimated as `limit * (1 - rtt_noload / rtt)`;
+while it is short the limit grows, when it is long the limit shrinks, by about log10 of itself. Response times are
+averaged over windows (their `WindowedLimit`), since single ones say little. Vegas and not Gradient2, because in
+simulated overload (one server, ten times its capacity for minutes) Gradient2's long-term average learns the overload
+as normal and lets the queue grow half as long again.
 
 Health and admin endpoints are never to be asked. `share` below 1 keeps room for more important requests.
 """
@@ -37,14 +30,12 @@ class LimiterSettings(msgspec.Struct, frozen=True, kw_only=True):
     # About every so many windows times the limit, the no-load time is measured anew: an upgrade may have
     # made it slower.
     probe_multiplier: int = 30
-    target_s: float = 0.02
-    interval_s: float = 0.1
     retry_after_s: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit_min <= self.limit_initial <= self.limit_max:
             raise ValueError("limit_min, limit_initial and limit_max must be 1 or more, in this order")
-        for name in ("window_s", "target_s", "interval_s", "retry_after_s"):
+        for name in ("window_s", "retry_after_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("window_calls_min", "probe_multiplier"):
@@ -63,10 +54,9 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """Answer "overloaded", having done nothing. `late`: it waited too long; else too many were here."""
+    """Answer "overloaded", having done nothing: too many are here."""
 
     retry_after_s: float
-    late: bool
 
 
 class Limiter:
@@ -78,7 +68,6 @@ class Limiter:
         self.admitted = 0
         self.shed = 0
         self._limit = Vegas(settings, random)
-        self._delay = QueueDelay(settings.target_s, settings.interval_s)
         self._sample = _Sample()
         self._sample_ends_s: float | None = None
 
@@ -86,12 +75,11 @@ class Limiter:
     def limit(self) -> int:
         return self._limit.limit
 
-    def admit(self, now_s: float, *, queued_s: float = 0.0, share: float = 1.0) -> Admitted | Shed:
-        """May this request be served? `queued_s`: how long it waited before this was asked, if known."""
-        if self._delay.is_too_long(queued_s, now_s):
-            return self._turn_away(late=True)
+    def admit(self, now_s: float, *, share: float = 1.0) -> Admitted | Shed:
+        """May this request be served?"""
         if self.in_flight >= self.limit * share:  # so even the smallest share has one place
-            return self._turn_away(late=False)
+            self.shed += 1
+            return Shed(self.settings.retry_after_s)
         self.in_flight += 1
         self.admitted += 1
         return Admitted(now_s, self.in_flight)
@@ -108,10 +96,6 @@ class Limiter:
         self.in_flight -= 1
         if not ignored:
             self._measure(now_s - admitted.at_s, admitted.in_flight, dropped, now_s)
-
-    def _turn_away(self, *, late: bool) -> Shed:
-        self.shed += 1
-        return Shed(self.settings.retry_after_s, late)
 
     def _measure(self, rtt_s: float, in_flight: int, dropped: bool, now_s: float) -> None:
         if self._sample_ends_s is None:
@@ -196,26 +180,3 @@ class Vegas:
         if queued > 6 * step:
             return limit - step
         return limit
-
-
-class QueueDelay:
-    """Is the wait in the queue a standing one? (folly `Codel.cpp`)"""
-
-    def __init__(self, target_s: float, interval_s: float) -> None:
-        self._target_s = target_s
-        self._interval_s = interval_s
-        self._interval_ends_s = -math.inf
-        self._shortest_s = 0.0
-        self._overloaded = False
-
-    def is_too_long(self, queued_s: float, now_s: float) -> bool:
-        """True: shed this request. A burst that drains within an interval sheds nobody."""
-        if now_s >= self._interval_ends_s:
-            self._overloaded = self._shortest_s > self._target_s
-            self._interval_ends_s = now_s + self._interval_s
-            # The first of an interval is let in whatever it waited: one request alone proves no standing
-            # queue.
-            self._shortest_s = queued_s
-            return False
-        self._shortest_s = min(self._shortest_s, queued_s)
-        return self._overloaded and queued_s > 2 * self._target_s

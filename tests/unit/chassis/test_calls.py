@@ -106,11 +106,14 @@ async def test_a_success_forgives() -> None:
 
 
 async def test_a_read_breaker_that_opens_leaves_writes_alone() -> None:
-    calls, client, _ = made(Silent("reset"), Silent("reset"), Silent("reset"), OK)
+    calls, client, signals = made(Silent("reset"), Silent("reset"), Silent("reset"), OK)
     await post(calls, 3, "read")
     assert (state(calls, "read"), state(calls, "write")) == (State.OPEN, State.CLOSED)
     assert calls.unavailable_s("author", "write") is None
     assert 0 < (calls.unavailable_s("author", "read") or 0) < 3
+    # Whoever asked does not call: it counts as one that was not made.
+    assert value(signals, "breaker_rejections_total", kind="read") == 1
+    assert value(signals, "breaker_rejections_total", kind="write") == 0
     assert await post(calls) == [OK]
     assert client.calls == ["read"] * 3 + ["write"]
 

@@ -98,7 +98,6 @@ def test_what_it_would_count_is_there_before_anything_was_shed() -> None:
     signals = Signals("trial")
     shedding(Room(), SystemClock(), signals)
     assert value(signals, "tally_shed_total", reason="full") == 0
-    assert value(signals, "tally_shed_total", reason="late") == 0
     assert value(signals, "tally_requests_limit") == chassis_shedding.SETTINGS.limit_initial
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tally.resilience.limiter import Admitted, Limiter, LimiterSettings, QueueDelay, Shed, Vegas
+from tally.resilience.limiter import Admitted, Limiter, LimiterSettings, Shed, Vegas
 
 exact = settings(deadline=None, derandomize=True)
 
@@ -36,7 +36,7 @@ def test_up_to_the_limit_are_admitted_and_the_rest_is_shed_with_a_hint() -> None
     limiter = a_limiter(limit_initial=8, limit_min=8, retry_after_s=1.5)
     answers = [limiter.admit(0.0) for _ in range(10)]
     assert sum(isinstance(answer, Admitted) for answer in answers) == 8
-    assert answers[-1] == Shed(1.5, late=False)
+    assert answers[-1] == Shed(1.5)
     assert (limiter.in_flight, limiter.admitted, limiter.shed) == (8, 8, 2)
 
 
@@ -153,35 +153,6 @@ def test_a_coarse_clock_that_says_zero_breaks_nothing() -> None:
     for tick in range(100):
         serve(limiter, tick / 10, 10, rtt_s=0.0)
     assert limiter.limit >= 8
-
-
-# ── the wait before it ─────────────────────────────────────────────────────────────────────────
-
-
-def test_a_burst_that_drains_within_an_interval_sheds_nobody() -> None:
-    delay = QueueDelay(target_s=0.02, interval_s=0.1)
-    waits = [0.5, 0.4, 0.3, 0.1, 0.0] * 10
-    assert not any(delay.is_too_long(wait_s, tick * 0.02) for tick, wait_s in enumerate(waits))
-
-
-def test_a_standing_queue_sheds_those_that_waited_twice_the_target() -> None:
-    delay = QueueDelay(target_s=0.02, interval_s=0.1)
-    for tick in range(12):
-        delay.is_too_long(0.05, tick * 0.01)
-    assert delay.is_too_long(0.05, 0.13)
-    assert not delay.is_too_long(0.03, 0.14), "this one is late, but not too late"
-
-
-def test_one_request_alone_proves_no_standing_queue() -> None:
-    delay = QueueDelay(target_s=0.02, interval_s=0.1)
-    assert not any(delay.is_too_long(5.0, tick * 1.0) for tick in range(20))
-
-
-def test_the_limiter_sheds_what_waited_too_long() -> None:
-    limiter = a_limiter()
-    for tick in range(12):
-        limiter.admit(tick * 0.01, queued_s=0.1)
-    assert limiter.admit(0.13, queued_s=0.1) == Shed(1.0, late=True)
 
 
 # ── a server under load ────────────────────────────────────────────────────────────────────────
