@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -182,16 +182,20 @@ async def notifier(
 
 
 @asynccontextmanager
-async def working(*notifiers: Notifier) -> AsyncIterator[None]:
-    """Their agents run for the block."""
-    agents = [run() for one in notifiers for run in (one.inbox.run, one.mailer.run)]
-    tasks = [asyncio.create_task(agent) for agent in agents]
+async def running(*agents: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """They run for the block."""
+    tasks = [asyncio.create_task(agent()) for agent in agents]
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+def working(*notifiers: Notifier) -> AbstractAsyncContextManager[None]:
+    """Their agents run for the block."""
+    return running(*(run for one in notifiers for run in (one.inbox.run, one.mailer.run)))
 
 
 def prepare(address: str) -> None:

@@ -10,7 +10,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from services.notifier.mailer import ServerAway, queries
 from tally.chassis.signals import Signals
-from tests.integration.notifier.deployment import TRACE, Notifier, PostOffice, event_row, notifier, until, working
+from tests.integration.notifier.deployment import (
+    TRACE,
+    Notifier,
+    PostOffice,
+    event_row,
+    notifier,
+    running,
+    until,
+    working,
+)
 from tests.support.broker import Broker
 
 
@@ -83,7 +92,7 @@ async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
     broker: Broker, address: str, post: PostOffice
 ) -> None:
     await post.close()
-    async with notifier(broker.url, address, post) as one, working(one):
+    async with notifier(broker.url, address, post) as one, running(one.inbox.run):
         author, event = await one.author(), await one.event()
         operations = [await one.attend(author, event) for _ in range(20)]
         await one.caught_up()
@@ -91,7 +100,8 @@ async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
             await one.mailer.run_once()
         assert {mail["state"] for mail in await one.mails()} == {"waiting"}
         await post.open()
-        await one.quiet()
+        async with running(one.mailer.run):
+            await one.quiet()
         assert sorted(post.ids()) == sorted(f"<{operation}.confirmed@example.net>" for operation in operations)
 
 
