@@ -55,17 +55,13 @@ class Plan:
 
 @click.command()
 @click.option("--candidates", "letters", default="abcde", show_default=True, help="Which, and in which order.")
-@click.option(
-    "--clients", multiple=True, type=click.IntRange(1, 1000), help="Repeatable. [default: 1, 16, 64]"
-)
+@click.option("--clients", multiple=True, type=click.IntRange(1, 1000), help="Repeatable. [default: 1, 16, 64]")
 @click.option("--seconds", default=3.0, show_default=True, type=click.FloatRange(0.1, 600), help="Of a slot.")
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--quick", is_flag=True, help="Two rounds of one second: a look, not a measurement.")
 @click.option("--events", "of_events", is_flag=True, help="The other part: publishing events, and mails.")
 @click.option("--profile", is_flag=True, help="Profile the processes at 64 clients instead of measuring.")
-@click.option(
-    "--folder", default=DISK, show_default=True, type=click.Path(path_type=Path), help="For data; on a disk."
-)
+@click.option("--folder", default=DISK, show_default=True, type=click.Path(path_type=Path), help="For data; on a disk.")
 def main(
     letters: str,
     clients: tuple[int, ...],
@@ -158,9 +154,7 @@ def started_candidates(
             click.echo(f"starting ({letter})")
             own = folder / letter
             own.mkdir()
-            candidates.append(
-                running.enter_context(CANDIDATES[letter](Ground(own, load, guardian, environment)))
-            )
+            candidates.append(running.enter_context(CANDIDATES[letter](Ground(own, load, guardian, environment))))
         yield load, candidates
 
 

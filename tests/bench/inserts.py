@@ -23,9 +23,7 @@ PAIR: dict[slots.Work, Callable[[int], Pair]] = {
 }
 
 INSERT = "INSERT INTO attendance (op, event, author) VALUES ($1, $2, $3)"
-INSERT_BATCH = (
-    "INSERT INTO attendance (op, event, author) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])"
-)
+INSERT_BATCH = "INSERT INTO attendance (op, event, author) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])"
 BATCH_MAX = 500
 FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -70,9 +68,7 @@ async def batched(author_dsn: str, conference_dsn: str) -> Create:
             [event for event, _ in pairs],
             [who for _, who in pairs],
         )
-        await asyncio.gather(
-            author.execute(INSERT_BATCH, *columns), conference.execute(INSERT_BATCH, *columns)
-        )
+        await asyncio.gather(author.execute(INSERT_BATCH, *columns), conference.execute(INSERT_BATCH, *columns))
 
     async def create(event: UUID, attendee: UUID) -> None:
         nonlocal sender

@@ -37,9 +37,7 @@ def attendance_request(event: object, author: object) -> bytes:
 
 
 def read_request(n: int) -> bytes:
-    return (
-        b"GET /event/%b/attendance HTTP/1.1\r\nHost: bench\r\n\r\n" % str(workload.listed_event(n)).encode()
-    )
+    return b"GET /event/%b/attendance HTTP/1.1\r\nHost: bench\r\n\r\n" % str(workload.listed_event(n)).encode()
 
 
 def fault_of_create(status: bytes, body: bytes) -> str | None:

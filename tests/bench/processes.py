@@ -20,9 +20,7 @@ SERVICE_STAGE = 2  # The guardian ends services before databases.
 
 
 @contextmanager
-def python(
-    *arguments: str, environment: Mapping[str, str], guardian: Guardian
-) -> Iterator[subprocess.Popen[bytes]]:
+def python(*arguments: str, environment: Mapping[str, str], guardian: Guardian) -> Iterator[subprocess.Popen[bytes]]:
     """A Python process with these arguments, stopped by SIGTERM; its errors go to our standard error."""
     process = start(arguments, environment, subprocess.DEVNULL)
     guardian.watch(process.pid, stage=SERVICE_STAGE)

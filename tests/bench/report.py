@@ -38,9 +38,7 @@ def warnings(figures: Sequence[Figures], postgres: Mapping[str, Mapping[str, str
         for kind, count in one.errors.items()
     ]
     found += [
-        f"({one.candidate}) {one.level.work} at {one.level.clients}: {wrong}"
-        for one in figures
-        for wrong in one.wrong
+        f"({one.candidate}) {one.level.work} at {one.level.clients}: {wrong}" for one in figures for wrong in one.wrong
     ]
     reference = next(iter(postgres.values()), {})
     for letter, settings in postgres.items():
@@ -64,9 +62,7 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ]
         return f"| {' | '.join(padded)} |"
 
-    rule = "|".join(
-        "-" * (width + 2) if column < 2 else "-" * (width + 1) + ":" for column, width in enumerate(widths)
-    )
+    rule = "|".join("-" * (width + 2) if column < 2 else "-" * (width + 1) + ":" for column, width in enumerate(widths))
     return "\n".join([line(heading), f"|{rule}|", *map(line, rows)])
 
 
@@ -119,10 +115,7 @@ def ratios_table(report: Report) -> str:
         [
             f"{level.work}, {level.clients}",
             f"{ours:,.0f}/s",
-            *(
-                f"{ours / speed[level, other]:.2f}" if speed.get((level, other)) else MISSING
-                for other in others
-            ),
+            *(f"{ours / speed[level, other]:.2f}" if speed.get((level, other)) else MISSING for other in others),
         ]
         for (level, letter), ours in speed.items()
         if letter == "d"
@@ -132,14 +125,10 @@ def ratios_table(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """What goes between the markers of docs/performance.md, and to the terminal."""
-    settings = ", ".join(
-        f"{name} {value}" for name, value in next(iter(report.postgres.values()), {}).items()
-    )
+    settings = ", ".join(f"{name} {value}" for name, value in next(iter(report.postgres.values()), {}).items())
     parts = [
         f"{report.started}, `{report.command}`: {report.rounds} rounds, {report.seconds:g} s per slot.",
-        "\n".join(
-            f"- {name}: {value}" for name, value in [*report.machine.items(), ("PostgreSQL", settings)]
-        ),
+        "\n".join(f"- {name}: {value}" for name, value in [*report.machine.items(), ("PostgreSQL", settings)]),
         "Medians over the rounds; after p99, µs of processor time of each process per operation.",
         figures_table(report),
         ratios_table(report),

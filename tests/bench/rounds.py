@@ -49,9 +49,7 @@ class Rounds:
     def prepare(self) -> None:
         """The attendances that will be listed, by each candidate itself; then a warm-up."""
         for candidate in self._candidates:
-            listed = Slot(
-                work="prepare", clients=16, first=0, seconds=PREPARE_MAX_S, count=workload.LISTED_PAIRS
-            )
+            listed = Slot(work="prepare", clients=16, first=0, seconds=PREPARE_MAX_S, count=workload.LISTED_PAIRS)
             result = candidate.run(listed)
             if result.done != workload.LISTED_PAIRS:
                 raise RuntimeError(f"({candidate.letter}) could not be prepared: {result}")
@@ -93,9 +91,7 @@ class Rounds:
         return result
 
 
-def disagreements(
-    work: Work, result: Result, before: tuple[int, int], after: tuple[int, int]
-) -> Iterator[str]:
+def disagreements(work: Work, result: Result, before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
     """What is not as it must be: a success is a row on both sides, a failure may be one or not."""
     least = result.done if work == "create" else 0
     most = result.taken if work == "create" else 0
@@ -111,6 +107,4 @@ def line(sample: Sample) -> str:
         f"({sample.candidate}) {sample.level.work:6} {sample.level.clients:3} clients "
         f"{sample.per_second:8,.0f}/s  p50 {1e3 * result.p50_s:6.2f} ms  p99 {1e3 * result.p99_s:6.2f} ms"
     )
-    return "  ".join(
-        [text, *(f"{kind}, {count} times" for kind, count in result.errors.items()), *sample.wrong]
-    )
+    return "  ".join([text, *(f"{kind}, {count} times" for kind, count in result.errors.items()), *sample.wrong])

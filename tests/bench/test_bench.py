@@ -43,9 +43,7 @@ def test_every_listed_event_has_its_attendees_and_no_created_pair_touches_it() -
     events = {workload.listed_event(n) for n in range(workload.LISTED_EVENTS)}
     assert len(set(listed)) == workload.LISTED_PAIRS
     assert {event for event, _ in listed} == events
-    assert all(
-        len({author for event, author in listed if event == one}) == workload.LISTED_AUTHORS for one in events
-    )
+    assert all(len({author for event, author in listed if event == one}) == workload.LISTED_AUTHORS for one in events)
     assert not events & {workload.created_pair(n)[0] for n in range(50_000)}
 
 

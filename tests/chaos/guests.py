@@ -205,5 +205,3 @@ def _code(body: bytes) -> str | None:
 
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
-
-

@@ -48,9 +48,7 @@ class Loaded:
     async def run(self, clients: int) -> Result:
         """Creates of pairs that nobody has created before."""
         port = self.stack.places["gateway"].port
-        slot = Slot(
-            work="create", clients=clients, first=self.taken, seconds=SECONDS, pause_s=RETRY_AFTER_S, port=port
-        )
+        slot = Slot(work="create", clients=clients, first=self.taken, seconds=SECONDS, pause_s=RETRY_AFTER_S, port=port)
         result = await asyncio.to_thread(self.load.run, slot)
         self.done += result.done
         self.taken += result.taken

@@ -42,9 +42,7 @@ async def create_attendance(request: Request) -> Response:
 async def read_event_authors(request: Request) -> Response:
     event = UUID(request.path_params["event"])
     async with request.app.state.pool.acquire() as connection:
-        row = await connection.fetchrow(
-            "SELECT id, conference_id, seq, title, version FROM event WHERE id = $1", event
-        )
+        row = await connection.fetchrow("SELECT id, conference_id, seq, title, version FROM event WHERE id = $1", event)
         if row is None:
             return Response("unknown event", 404)
         authors = await connection.fetch(

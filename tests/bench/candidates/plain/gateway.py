@@ -34,9 +34,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def create_attendance(request: Request) -> Response:
-    wanted = Attendance(
-        uuid_utils.uuid7(), UUID(request.path_params["event"]), UUID(request.path_params["author"])
-    )
+    wanted = Attendance(uuid_utils.uuid7(), UUID(request.path_params["event"]), UUID(request.path_params["author"]))
     body = msgspec.json.encode(wanted)
     statuses = await asyncio.gather(
         post_attendance(request, AUTHOR_URL, body), post_attendance(request, CONFERENCE_URL, body)
@@ -57,9 +55,7 @@ async def read_attendance(request: Request) -> Response:
         if response.status != 200:
             return Response(await response.read(), response.status)
         listed = msgspec.json.decode(await response.read(), type=EventAuthors)
-    async with session.post(
-        f"{AUTHOR_URL}/people", data=msgspec.json.encode(AuthorIds(listed.authors))
-    ) as response:
+    async with session.post(f"{AUTHOR_URL}/people", data=msgspec.json.encode(AuthorIds(listed.authors))) as response:
         people = msgspec.json.decode(await response.read(), type=list[Person])
     return json(EventAttendance(listed.event, people))
 
