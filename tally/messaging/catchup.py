@@ -26,7 +26,6 @@ import asyncpg
 import msgspec
 import structlog
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NothingCame
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 from uuid_utils.compat import uuid7
@@ -196,7 +195,7 @@ async def replayed(stream: Stream, entities: Iterable[str]) -> AsyncIterator[lis
         finally:
             with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()
-    except NothingCame as error:
+    except TimeoutError as error:  # of nats-py, or the plain one: it raises both
         raise StreamUnavailable("the broker stopped sending") from error
     except (NatsError, OSError) as error:
         raise StreamUnavailable(str(error) or type(error).__name__) from error

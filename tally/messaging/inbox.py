@@ -34,7 +34,6 @@ import asyncpg
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NothingCame
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
@@ -259,7 +258,7 @@ class Inbox:
     async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
         try:
             return await subscription.fetch(self._batch_max, timeout=_FETCH_S)
-        except NothingCame:
+        except TimeoutError:  # of nats-py, or the plain one: it raises both
             await self._stream.jetstream()  # or nothing can come
             return []
 

@@ -32,7 +32,6 @@ import msgspec
 import structlog
 from msgspec import Struct
 from nats.errors import Error as NatsError
-from nats.errors import TimeoutError as NothingCame
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -301,7 +300,7 @@ class _Replay:
                 return []
         try:
             messages = await self._subscription.fetch(_BATCH, timeout=within_s)
-        except NothingCame:
+        except TimeoutError:  # of nats-py, or the plain one: it raises both
             return []
         if not messages:  # nats-py's word for some of what the broker says instead
             return []
