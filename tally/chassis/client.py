@@ -124,7 +124,9 @@ class Client:
         self._places: dict[str, tuple[str, bytes]] = {}
 
     async def start(self) -> None:
-        tls = ssl.create_default_context(cafile=self._ca_file)
+        secure = any(urlsplit(url).scheme == "https" for url in self._peers.values())
+        # (Reading the machine's authorities takes a while; who calls nobody by TLS need not.)
+        tls = ssl.create_default_context(cafile=self._ca_file) if secure else None
         for peer, url in self._peers.items():
             parts = urlsplit(url)
             host = b"Host: %s\r\n" % parts.netloc.rpartition("@")[2].encode("idna")
@@ -138,7 +140,7 @@ class Client:
             )
         # For answers that go on: the rest of HTTP.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections_max, ssl=tls),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections_max, ssl=tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
