@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
-import pytest_asyncio
 from nats.aio.msg import Msg
 
 from tally.chassis.signals import Signals
@@ -20,27 +18,8 @@ from tests.integration.messaging.consumer import (
     Scene,
     event,
     moment,
-    new_database,
     running,
 )
-from tests.support.broker import Broker
-from tests.support.postgres import Databases
-
-
-@pytest.fixture
-def inbox_database(dsn: Databases) -> str:
-    return new_database(dsn)
-
-
-@pytest_asyncio.fixture
-async def scene(broker: Broker, inbox_database: str) -> AsyncIterator[Scene]:
-    async with Scene(broker, inbox_database) as scene:
-        yield scene
-
-
-@pytest.fixture
-def consumer(scene: Scene) -> Consumer:
-    return scene.consumer()
 
 
 async def test_events_are_applied_in_the_order_of_the_stream(scene: Scene, consumer: Consumer) -> None:

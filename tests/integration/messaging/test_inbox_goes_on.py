@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from tally.messaging.inbox import _lock_key
 from tests.integration.messaging.consumer import (
@@ -22,11 +20,8 @@ from tests.integration.messaging.consumer import (
     Scene,
     event,
     moment,
-    new_database,
     running,
 )
-from tests.support.broker import Broker
-from tests.support.postgres import Databases
 
 _TCP_REPAIR = 19
 _GHOST = """
@@ -46,22 +41,6 @@ async def main(dsn, key):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-
-
-@pytest.fixture
-def inbox_database(dsn: Databases) -> str:
-    return new_database(dsn)
-
-
-@pytest_asyncio.fixture
-async def scene(broker: Broker, inbox_database: str) -> AsyncIterator[Scene]:
-    async with Scene(broker, inbox_database) as scene:
-        yield scene
-
-
-@pytest.fixture
-def consumer(scene: Scene) -> Consumer:
-    return scene.consumer()
 
 
 # --- the stream

@@ -15,22 +15,9 @@ from tally.chassis.app import running as serving
 from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
 from tally.chassis.clock import SystemClock
 from tally.messaging.parked import parked_routes
-from tests.integration.messaging.consumer import FIRST_LIFE, NAME, Consumer, Scene, event, new_database
-from tests.support.broker import Broker
-from tests.support.postgres import Databases
+from tests.integration.messaging.consumer import FIRST_LIFE, NAME, Consumer, Scene, event
 from tests.unit.chassis.test_app import Answer, ask
 from tests.unit.chassis.test_faults import Settings
-
-
-@pytest.fixture
-def inbox_database(dsn: Databases) -> str:
-    return new_database(dsn)
-
-
-@pytest_asyncio.fixture
-async def scene(broker: Broker, inbox_database: str) -> AsyncIterator[Scene]:
-    async with Scene(broker, inbox_database) as scene:
-        yield scene
 
 
 @pytest.fixture

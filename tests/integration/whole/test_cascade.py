@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
 
 from tally.local.ask import Answer, ask
-from tally.local.stack import LocalStack, free_ports
 from tests.integration.statements.stage import Stage, pair, until
-from tests.support.folders import scratch_folder
 
 pytestmark = pytest.mark.chaos
 
 MANY = 1_000
 CLIENTS = 16
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with (
-        scratch_folder() as folder,
-        LocalStack(folder / ".tally", ports=free_ports(), supervise=False, durable=False) as running,
-    ):
-        yield Stage(running)
 
 
 class Load:

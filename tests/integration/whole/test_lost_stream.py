@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from uuid import UUID
 
-import pytest
-
 from tally.local.ask import ask
-from tally.local.stack import LocalStack, free_ports
+from tally.local.stack import LocalStack
 from tests.integration.statements.stage import Stage, until
-from tests.support.folders import scratch_folder
 
 PATIENCE_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with (
-        scratch_folder() as folder,
-        LocalStack(folder / ".tally", ports=free_ports(), supervise=False, durable=False) as running,
-    ):
-        yield Stage(running)
 
 
 def test_what_nobody_had_read_of_a_stream_that_is_lost_reaches_everybody(stage: Stage) -> None:
