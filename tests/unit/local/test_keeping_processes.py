@@ -230,10 +230,12 @@ def test_free_ports_are_below_the_ephemeral_range() -> None:
 
 
 def test_a_process_is_alive_until_it_has_ended() -> None:
-    process = subprocess.Popen(SLEEP)
-    assert alive(process.pid)
-    assert "time.sleep(600)" in (command_line(process.pid) or "")
-    process.kill()
-    process.wait()
+    with subprocess.Popen(SLEEP) as process:
+        try:
+            assert alive(process.pid)
+            # Linux has let Popen go on before it has filled in the new program's command line.
+            until(lambda: "time.sleep(600)" in (command_line(process.pid) or ""), "the new program's command line")
+        finally:
+            process.kill()
     assert not alive(process.pid)
     assert command_line(process.pid) is None
