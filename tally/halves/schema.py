@@ -20,9 +20,10 @@ _CONDITIONAL = re.compile(r"^([ ]*)--(left|right|seats|no-seats|shadow)--[ ]?(.*
 _PLANS = "SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off"
 
 
-def lock_key(relationship: Relationship) -> int:
-    """The advisory lock of a relationship in each of its databases: 63 bits of the hash of its name."""
-    return int.from_bytes(sha256(f"tally:{relationship.name}".encode()).digest()[:8]) >> 1
+def lock_key(relationship: Relationship, purpose: str = "") -> int:
+    """An advisory lock of a relationship in each of its databases: 63 bits of the hash of its name, and of what it is
+    for besides the protocol's messages."""
+    return int.from_bytes(sha256(f"tally:{relationship.name}{purpose}".encode()).digest()[:8]) >> 1
 
 
 def render(text: str, relationship: Relationship, side: Side) -> str:
@@ -49,6 +50,7 @@ def render(text: str, relationship: Relationship, side: Side) -> str:
         "plans": _PLANS,
         "seats": seats or "",
         "lock": str(lock_key(relationship)),
+        "settling": str(lock_key(relationship, " settling")),
         "own_inc": str(FIRST_INC[side]),
         "peer_inc": str(FIRST_INC[side.peer]),
     }
@@ -65,6 +67,8 @@ def migrations(relationship: Relationship, side: Side) -> list[tuple[str, str]]:
     if relationship.end(side).seats:
         wanted.append("0004_seats.sql")
     wanted.append("0005_restore.sql")
+    if side is Side.RIGHT:
+        wanted.append("0006_settling.sql")
     # A side that leaves a file out closes the gap: numbers say in which order it was applied there.
     return [
         (f"{number:04}{name[4:]}", render(_read(name), relationship, side)) for number, name in enumerate(wanted, 1)

@@ -1,8 +1,8 @@
 """What a participant does with a message: a table, and what surrounds it.
 
 Assumes that the caller runs one transaction per message, under the locks that the SQL states: shared for
-RECORD, RESOLVE, KILL, CANCEL, ACK and the deletion of an entity, exclusive for CLOSE, SETTLE and REJOIN.
-What is not in the table is refused.
+RECORD, RESOLVE, KILL, CANCEL, ACK and SETTLE, exclusive for CLOSE, REJOIN and the deletion of an entity; and a second
+one that keeps KILL and CANCEL (shared) apart from SETTLE (exclusive). What is not in the table is refused.
 
 ==========  ==========  ===========  ==========================  =========================
 message     live        void         absent, time in a closed    absent, time still open

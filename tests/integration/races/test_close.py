@@ -1,4 +1,5 @@
-"""CLOSE, SETTLE and REJOIN wait for the messages in flight, and those that come later find the epoch closed."""
+"""CLOSE and REJOIN wait for the messages in flight, and those that come later find the epoch closed; SETTLE waits for
+what ends halves, and for nothing else."""
 
 from __future__ import annotations
 
@@ -105,6 +106,41 @@ async def test_what_ends_a_half_while_settle_is_in_flight_is_told_after_it_was_c
     await held.commit()
     await soon(ending_it)
     assert await arena.scene.kit.told() == [("confirmed", op), ("cancelled", op)]
+
+
+@on_the_right
+async def test_record_goes_on_while_settle_is_in_flight(arena: Arena) -> None:
+    op = await arena.scene.live()
+    await arena.scene.close(NOW)
+    pair, later = await arena.scene.pair(), arena.scene.op(NOW + 1)
+    held, racer = await arena.held(), await arena.racer()
+    assert (await held.scene.settle(0, NOW, [op])).confirmed == 1
+    assert await soon(arena.start(racer.scene.record((later, pair), now_ms=NOW + 1))) == [RECORDED]
+    await held.commit()
+    assert (await arena.scene.state()).live == {op, later}
+
+
+@on_the_right
+async def test_settle_does_not_wait_for_a_record_in_flight(arena: Arena) -> None:
+    op = await arena.scene.live()
+    await arena.scene.close(NOW)
+    pair, later = await arena.scene.pair(), arena.scene.op(NOW + 1)
+    held, racer = await arena.held(), await arena.racer()
+    assert await held.scene.record((later, pair), now_ms=NOW + 1) == [RECORDED]
+    assert (await soon(arena.start(racer.scene.settle(0, NOW, [op])))).confirmed == 1
+    await held.commit()
+    assert (await arena.scene.state()).live == {op, later}
+
+
+@on_the_right
+async def test_close_waits_for_a_settle_in_flight(arena: Arena) -> None:
+    op = await arena.scene.live()
+    await arena.scene.close(NOW)
+    held, racer = await arena.held(), await arena.racer()
+    await held.scene.settle(0, NOW, [op])
+    closing = await arena.waiting(racer, racer.scene.close(NOW + 1))
+    await held.commit()
+    assert (await soon(closing)).settled == NOW
 
 
 @on_the_right
