@@ -1,8 +1,10 @@
 """Carries concurrent requests of one kind to one participant in batches.
 
 While a batch is in flight the next one gathers, so under load one call and one transaction carry many
-operations; alone, a request waits for nothing. A batch that takes longer than ``patience_s`` no longer holds
-up the next, so one that is stuck delays the others by that much, not by its deadline.
+operations; alone, a request waits for nothing. What the event loop has already received goes along: the first of
+many requests that come at once would otherwise leave by itself, at the price of a whole call. A batch that takes
+longer than ``patience_s`` no longer holds up the next, so one that is stuck delays the others by that much, not by
+its deadline.
 
 Assumes that the batch function never raises, and answers one outcome per item in their order or one failure
 for all. Who submits waits no longer than it wants to: a ticket whose future is done before it left is given
@@ -24,6 +26,10 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 QUEUE_FULL = Failed(False, "too many requests are waiting for this service")
+#: Turns of the event loop without another request, after which a batch leaves: one reads it, the next one handles it.
+_QUIET_TURNS = 2
+#: The longest that a batch gathers with nothing in flight, however many requests each turn brings.
+_GATHERING_MAX_S = 0.003
 
 
 class Ticket(Generic[Item, Outcome]):
@@ -61,14 +67,18 @@ class Coalescer(Generic[Item, Outcome]):
         self._queue: deque[Ticket[Item, Outcome]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._patient = 0  # batches in flight that the next one still waits for
+        self._gathering = False  # whether `_gather` is on its way
+        self._quiet_turns = 0
+        self._gathers_until_s = 0.0
 
     def submit(self, item: Item, deadline: Deadline) -> Ticket[Item, Outcome]:
-        """Queue ``item``; it leaves at once if nothing is in flight."""
+        """Queue ``item``; if nothing is in flight, it leaves with what has come at the same time."""
         ticket: Ticket[Item, Outcome] = Ticket(item, deadline, asyncio.get_running_loop().create_future())
         if len(self._queue) >= self._queue_max:
             ticket.future.set_result(QUEUE_FULL)
             return ticket
         self._queue.append(ticket)
+        self._quiet_turns = 0
         self._pump()
         return ticket
 
@@ -78,13 +88,28 @@ class Coalescer(Generic[Item, Outcome]):
             await asyncio.wait(self._in_flight)
 
     def _pump(self) -> None:
-        while self._queue and self._patient == 0 and len(self._in_flight) < self._in_flight_max:
-            batch = self._take()
-            if batch:
-                self._patient += 1
-                # The batch belongs to the trace of its first item.
-                task = asyncio.get_running_loop().create_task(self._carry(batch), context=batch[0].context)
-                self._in_flight.add(task)
+        """Begin to gather the next batch, if nothing holds it up."""
+        if self._may_leave() and not self._gathering:
+            loop = asyncio.get_running_loop()
+            self._gathering, self._quiet_turns = True, 0
+            self._gathers_until_s = loop.time() + _GATHERING_MAX_S
+            loop.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Once per turn of the loop, until some turns have brought nothing; then the batch leaves."""
+        loop = asyncio.get_running_loop()
+        if self._may_leave() and self._quiet_turns < _QUIET_TURNS and loop.time() < self._gathers_until_s:
+            self._quiet_turns += 1
+            loop.call_soon(self._gather)
+            return
+        self._gathering = False
+        if self._may_leave() and (batch := self._take()):
+            self._patient += 1
+            # The batch belongs to the trace of its first item.
+            self._in_flight.add(loop.create_task(self._carry(batch), context=batch[0].context))
+
+    def _may_leave(self) -> bool:
+        return bool(self._queue) and self._patient == 0 and len(self._in_flight) < self._in_flight_max
 
     def _take(self) -> list[Ticket[Item, Outcome]]:
         batch: list[Ticket[Item, Outcome]] = []

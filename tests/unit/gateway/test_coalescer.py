@@ -1,8 +1,10 @@
-"""The coalescer: alone a request waits for nothing; while a batch is in flight the next one gathers."""
+"""The coalescer: alone a request waits for nothing; what comes at once leaves at once; while a batch is in flight the
+next one gathers."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -56,8 +58,9 @@ async def test_a_request_alone_leaves_at_once() -> None:
 async def test_while_a_batch_is_in_flight_the_next_one_gathers() -> None:
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
-    tickets = [coalescer.submit(item, SOON) for item in range(4)]
+    tickets = [coalescer.submit(0, SOON)]
     await wire.begun(1)
+    tickets += [coalescer.submit(item, SOON) for item in (1, 2, 3)]
     wire.replies[0].set_result([0])
     await wire.begun(2)
     wire.replies[1].set_result([10, 20, 30])
@@ -65,10 +68,34 @@ async def test_while_a_batch_is_in_flight_the_next_one_gathers() -> None:
     assert wire.batches == [[0], [1, 2, 3]]
 
 
+async def test_what_comes_at_once_leaves_at_once() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send)
+    coalescer.submit(0, SOON)
+    await asyncio.sleep(0)  # the turn of the loop in which the next request is handled
+    coalescer.submit(1, SOON)
+    await wire.begun(1)
+    assert wire.batches == [[0, 1]]
+
+
+async def test_requests_without_a_pause_do_not_hold_up_the_first_for_long() -> None:
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send)
+    began_s = asyncio.get_running_loop().time()
+    for item in itertools.count():
+        coalescer.submit(item, SOON)
+        await asyncio.sleep(0)
+        if wire.batches:
+            break
+    assert wire.batches[0][0] == 0 and asyncio.get_running_loop().time() - began_s < 1
+
+
 async def test_a_batch_is_no_larger_than_it_may_be() -> None:
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, batch_max=2, patience_s=60)
-    for item in range(4):
+    coalescer.submit(0, SOON)
+    await wire.begun(1)
+    for item in (1, 2, 3):
         coalescer.submit(item, SOON)
     for count in (1, 2, 3):
         await wire.begun(count)
@@ -79,7 +106,9 @@ async def test_a_batch_is_no_larger_than_it_may_be() -> None:
 async def test_a_stuck_batch_delays_the_next_by_no_more_than_the_patience() -> None:
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=0.01)
-    stuck, next_one = coalescer.submit(0, SOON), coalescer.submit(1, SOON)
+    stuck = coalescer.submit(0, SOON)
+    await wire.begun(1)
+    next_one = coalescer.submit(1, SOON)
     async with asyncio.timeout(5):
         while len(wire.batches) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
@@ -99,8 +128,10 @@ async def test_batches_in_flight_are_bounded() -> None:
 async def test_a_full_queue_refuses_without_sending() -> None:
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, queue_max=1, patience_s=60)
-    tickets = [coalescer.submit(item, SOON) for item in range(3)]
-    refused = await tickets[2].future
+    coalescer.submit(0, SOON)
+    await wire.begun(1)
+    coalescer.submit(1, SOON)
+    refused = await coalescer.submit(2, SOON).future
     assert isinstance(refused, Failed) and not refused.sent
 
 
