@@ -7,7 +7,7 @@ believed its peer to be: the one that a KILL must name when RECORD never left fo
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -40,23 +40,30 @@ Reply = TypeVar("Reply", bound=Marked)
 
 
 class Told(Struct, frozen=True):
-    """One verdict with the mark of the side that gave it."""
+    """One verdict, and what it proves with the mark of the side that gave it."""
 
     verdict: wire.Verdict
-    inc: UUID
-    peer_inc: UUID
-    closed: int
+    evidence: Evidence
 
-    @property
-    def evidence(self) -> Evidence:
-        """What it proves. A stale proof was refused, so nothing is known of the operation by it."""
-        match self.verdict.answer:
-            case Answer.RECORDED:
-                return Recorded(self.inc, self.peer_inc)
-            case Answer.DEAD:
-                return Dead(self.inc, self.peer_inc, self.verdict.why, self.verdict.other)
-            case _:
-                return SILENT
+
+_RECORDED: Final = wire.Verdict(Answer.RECORDED)
+
+
+def _told(reply: wire.Verdicts) -> list[Told]:
+    """What a side says to each item. Nearly always it has recorded it, and those are all the same."""
+    recorded = Told(_RECORDED, Recorded(reply.inc, reply.peer_inc))
+    return [recorded if verdict == _RECORDED else Told(verdict, _evidence(verdict, reply)) for verdict in reply.items]
+
+
+def _evidence(verdict: wire.Verdict, reply: wire.Verdicts) -> Evidence:
+    """A stale proof was refused, so nothing is known of the operation by it."""
+    match verdict.answer:
+        case Answer.RECORDED:
+            return Recorded(reply.inc, reply.peer_inc)
+        case Answer.DEAD:
+            return Dead(reply.inc, reply.peer_inc, verdict.why, verdict.other)
+        case _:
+            return SILENT
 
 
 class Standing(Struct, frozen=True):
@@ -98,8 +105,7 @@ class Participant:
                 reply = await ask(items, deadline)
                 if isinstance(reply, Failed):
                     return reply
-                self.heard(reply)
-                return [Told(verdict, reply.inc, reply.peer_inc, reply.closed) for verdict in reply.items]
+                return _told(self.heard(reply))
 
             return Coalescer(send, observe=watch(message))
 

@@ -16,6 +16,9 @@ class Side(StrEnum):
     LEFT = "left"
     RIGHT = "right"
 
+    # Enum's own is written in Python, and sides are the keys of whatever is known of both.
+    __hash__ = str.__hash__
+
     @property
     def peer(self) -> Side:
         return Side.RIGHT if self is Side.LEFT else Side.LEFT
