@@ -5,8 +5,11 @@
 -- for whoever ends what was confirmed tells of it: they are kept apart from SETTLE by a second lock. All others that
 -- read that mark or end halves (CLOSE, REJOIN, a deletion, a restore) have the first one exclusively.
 -- The first lock is always taken first, and before any row.
+--
+-- SETTLE has another name than in 0003: services of the version before, which go on while they are replaced, settle
+-- under the exclusive lock. A KILL of theirs that has begun already has not taken the second one.
 
-CREATE OR REPLACE FUNCTION {name}_settle(
+CREATE FUNCTION {name}_confirm(
     since bigint, upto bigint, expected_inc uuid, matched uuid[],
     OUT applied boolean, OUT confirmed bigint, OUT settled bigint, OUT restoring boolean
 ) LANGUAGE plpgsql {plans} AS $$

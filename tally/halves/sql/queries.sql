@@ -24,7 +24,7 @@ SELECT * FROM {name}_close($1, $2, $3, $4);
 
 -- name: settle
 -- The right side only.
-SELECT * FROM {name}_settle($1, $2, $3, $4);
+SELECT * FROM {name}_confirm($1, $2, $3, $4);
 
 -- name: forward
 -- What the peer is not yet known to know.
