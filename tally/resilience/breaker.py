@@ -269,8 +269,6 @@ class Breaker:
 
     def refusal(self, now_s: float) -> Rejected | None:
         """What `acquire` would refuse with, or None; changes nothing."""
-        if self._state is State.CLOSED and not self._ramp:
-            return None
         match self._state:
             case State.CLOSED if self._ramp and self._in_flight >= self._ramp and self._ramp_runs(now_s):
                 return Rejected(self.settings.answer_due_s, State.CLOSED)
