@@ -2,9 +2,12 @@
 
 While a batch is in flight the next one gathers, so under load one call and one transaction carry many
 operations; alone, a request waits for nothing. What the event loop has already received goes along: the first of
-many requests that come at once would otherwise leave by itself, at the price of a whole call. A batch that takes
-longer than ``patience_s`` no longer holds up the next, so one that is stuck delays the others by that much, not by
-its deadline.
+many requests that come at once would otherwise leave by itself, at the price of a whole call. For the same reason
+a few that come back to many wait for more: whoever was just answered is about to ask again. They wait no longer than a
+call takes, so that waiting never costs more than what it may save (as in ski rental, Karlin et al., 1988).
+
+A batch that takes longer than ``patience_s`` no longer holds up the next, so one that is stuck delays the others by
+that much, not by its deadline.
 
 Assumes that the batch function never raises, and answers one outcome per item in their order or one failure
 for all. Who submits waits no longer than it wants to: a ticket whose future is done before it left is given
@@ -30,6 +33,8 @@ QUEUE_FULL = Failed(False, "too many requests are waiting for this service")
 _QUIET_TURNS = 2
 #: The longest that a batch gathers with nothing in flight, however many requests each turn brings.
 _GATHERING_MAX_S = 0.003
+#: The longest that a few requests wait for more, however long a call takes.
+_HELD_MAX_S = 0.01
 
 
 class Ticket(Generic[Item, Outcome]):
@@ -70,6 +75,9 @@ class Coalescer(Generic[Item, Outcome]):
         self._gathering = False  # whether `_gather` is on its way
         self._quiet_turns = 0
         self._gathers_until_s = 0.0
+        self._last_size = 0  # of the batch that came back last, and how long it was away
+        self._last_call_s = 0.0
+        self._held: asyncio.TimerHandle | None = None  # while a few wait for more
 
     def submit(self, item: Item, deadline: Deadline) -> Ticket[Item, Outcome]:
         """Queue ``item``; if nothing is in flight, it leaves with what has come at the same time."""
@@ -89,7 +97,7 @@ class Coalescer(Generic[Item, Outcome]):
 
     def _pump(self) -> None:
         """Begin to gather the next batch, if nothing holds it up."""
-        if self._may_leave() and not self._gathering:
+        if self._may_leave() and not self._gathering and not (self._held and self._are_few()):
             loop = asyncio.get_running_loop()
             self._gathering, self._quiet_turns = True, 0
             self._gathers_until_s = loop.time() + _GATHERING_MAX_S
@@ -98,6 +106,11 @@ class Coalescer(Generic[Item, Outcome]):
     def _gather(self) -> None:
         """Once per turn of the loop, until some turns have brought nothing; then the batch leaves."""
         loop = asyncio.get_running_loop()
+        if self._may_leave() and self._are_few():
+            # Only now: what was just answered is out, so the time to come back counts from here.
+            self._held = self._held or loop.call_later(min(self._last_call_s, _HELD_MAX_S), self._hold_no_longer)
+            self._gathering = False
+            return
         if self._may_leave() and self._quiet_turns < _QUIET_TURNS and loop.time() < self._gathers_until_s:
             self._quiet_turns += 1
             loop.call_soon(self._gather)
@@ -105,8 +118,18 @@ class Coalescer(Generic[Item, Outcome]):
         self._gathering = False
         if self._may_leave() and (batch := self._take()):
             self._patient += 1
+            if self._held is not None:
+                self._held.cancel()
+                self._held = None
             # The batch belongs to the trace of its first item.
             self._in_flight.add(loop.create_task(self._carry(batch), context=batch[0].context))
+
+    def _are_few(self) -> bool:
+        return len(self._queue) < self._last_size // 2
+
+    def _hold_no_longer(self) -> None:
+        self._held, self._last_size = None, 0
+        self._pump()
 
     def _may_leave(self) -> bool:
         return bool(self._queue) and self._patient == 0 and len(self._in_flight) < self._in_flight_max
@@ -131,13 +154,15 @@ class Coalescer(Generic[Item, Outcome]):
                 self._patient -= 1
                 self._pump()
 
-        patience = asyncio.get_running_loop().call_later(self._patience_s, let_next_go)
+        loop = asyncio.get_running_loop()
+        begun_s, patience = loop.time(), loop.call_later(self._patience_s, let_next_go)
         self._observe(len(batch))
         outcomes: Sequence[Outcome] | Failed = Failed(True, "the call was abandoned")
         try:
             outcomes = await self._send([ticket.item for ticket in batch], max(ticket.deadline for ticket in batch))
         finally:
             patience.cancel()
+            self._last_size, self._last_call_s = len(batch), loop.time() - begun_s
             self._in_flight.discard(task)
             self._deliver(batch, outcomes)
             let_next_go()

@@ -5,6 +5,7 @@ The last `LISTED_EVENTS` events are kept for the read slots: they hold exactly `
 each, and no create slot touches them.
 """
 
+from functools import cache
 from uuid import UUID
 
 AUTHORS = 10_000
@@ -24,10 +25,12 @@ FIRST_EVENT = UUID("01936000-0000-7000-9000-000000000000").int
 CONFERENCE = UUID("01936000-0000-7000-a000-000000000000")
 
 
+@cache
 def author_id(index: int) -> UUID:
     return UUID(int=FIRST_AUTHOR + index)
 
 
+@cache
 def event_id(index: int) -> UUID:
     return UUID(int=FIRST_EVENT + index)
 

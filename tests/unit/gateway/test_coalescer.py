@@ -90,6 +90,65 @@ async def test_requests_without_a_pause_do_not_hold_up_the_first_for_long() -> N
     assert wire.batches[0][0] == 0 and asyncio.get_running_loop().time() - began_s < 1
 
 
+@pytest.fixture
+async def after_eight(monkeypatch: pytest.MonkeyPatch) -> tuple[Wire, Coalescer[int, int]]:
+    """A coalescer to which a batch of eight has just come back, from a call of a fifth of a second."""
+    monkeypatch.setattr("tally.gateway.coalescer._HELD_MAX_S", 60)
+    wire = Wire()
+    coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
+    for item in range(8):
+        coalescer.submit(item, SOON)
+    await wire.begun(1)
+    await asyncio.sleep(0.2)
+    wire.replies[0].set_result(list(range(8)))
+    await asyncio.sleep(0)
+    return wire, coalescer
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_few_that_come_back_to_many_wait_for_more(after_eight: tuple[Wire, Coalescer[int, int]]) -> None:
+    wire, coalescer = after_eight
+    for item in (8, 9, 10):
+        coalescer.submit(item, SOON)
+        await turns()
+    assert len(wire.batches) == 1
+    coalescer.submit(11, SOON)
+    await turns()
+    assert wire.batches[1:] == [[8, 9, 10, 11]]
+
+
+async def test_a_few_wait_no_longer_than_a_call_takes(after_eight: tuple[Wire, Coalescer[int, int]]) -> None:
+    wire, coalescer = after_eight
+    began_s = asyncio.get_running_loop().time()
+    coalescer.submit(8, SOON)
+    await wire.begun(2)
+    assert 0.15 < asyncio.get_running_loop().time() - began_s < 10
+    wire.replies[1].set_result([80])
+    await turns()
+    coalescer.submit(9, SOON)
+    await turns()
+    assert wire.batches[1:] == [[8], [9]]  # many is over: alone, one waits for nothing
+
+
+async def test_one_left_over_leaves_with_the_many_that_come_back(after_eight: tuple[Wire, Coalescer[int, int]]) -> None:
+    wire, coalescer = after_eight
+    for item in range(8, 16):
+        coalescer.submit(item, SOON)
+    await wire.begun(2)
+    coalescer.submit(16, SOON)
+    wire.replies[1].set_result(Failed(True, "x"))
+    await turns()
+    assert len(wire.batches) == 2
+    for item in range(17, 24):
+        coalescer.submit(item, SOON)
+    await turns()
+    assert wire.batches[2:] == [list(range(16, 24))]
+
+
 async def test_a_batch_is_no_larger_than_it_may_be() -> None:
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, batch_max=2, patience_s=60)
