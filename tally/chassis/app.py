@@ -264,7 +264,7 @@ def _router(routes: Sequence[Route]) -> ASGIApp:
     async def routed(scope: Scope, receive: Receive, send: Send) -> None:
         route = fixed.get(scope["path"])
         if route is None:
-            await matching(scope, receive, send)
+            await matching.app(scope, receive, send)
         else:
             scope["route"], scope["path_params"] = route, {}
             await route.app(scope, receive, send)

@@ -25,6 +25,7 @@ from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.shedding import SHED
 from tally.chassis.signals import Signals, exemplar
+from tally.resilience.deadline import Deadline
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +71,7 @@ class Stack:
         try:
             with self._signals.server_span(here) as span:
                 here = context.current() or here
-                await self._answered(scope, receive, answer)
+                await self._answered(scope, receive, answer, here.deadline)
                 self._ended(scope, answer.status, begun_s, here)
                 if here.sampled:
                     span.rename(f"{scope['method']} {_route(scope)}")
@@ -78,18 +79,17 @@ class Stack:
         finally:
             context.leave(token)
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer, deadline: Deadline | None) -> None:
         try:
-            await self._app(scope, self._checked(scope, receive), answer)
+            await self._app(scope, self._checked(scope, receive, deadline), answer)
         except BaseException as error:
             if answer.status:
                 raise  # half an answer is out: uvicorn cuts the connection, so that nobody takes it for a whole one
             response = await self._response_to(error, Request(scope, receive))
             await response(scope, receive, answer)
 
-    def _checked(self, scope: Scope, receive: Receive) -> Receive:
+    def _checked(self, scope: Scope, receive: Receive, deadline: Deadline | None) -> Receive:
         """What to read the body from. Raises where the request is not to be begun at all."""
-        deadline = context.deadline()
         if deadline is not None and deadline.expired(self._now_s()):
             raise Problem("deadline-exceeded", "The deadline had passed when the request arrived; nothing was done.")
         for name, value in scope["headers"]:

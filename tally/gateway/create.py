@@ -19,7 +19,7 @@ from tally.chassis.signals import Span
 from tally.gateway import outcome
 from tally.gateway.evidence import gather
 from tally.gateway.observer import Observer
-from tally.gateway.participants import Participants, Told, evidence_of
+from tally.gateway.participants import Participants, Told
 from tally.halves.peer import Failed
 from tally.protocol import gateway as protocol
 from tally.protocol import messages as wire
@@ -159,8 +159,10 @@ class Creator:
         answers = await gather(tickets, within_s)
         for one in self._participants.both:
             told = answers[one.side]
-            evidence = evidence_of(told)
-            attempt.note(one.side, SILENT if evidence is UNSENT and not first else evidence, _failure(told))
+            if isinstance(told, Failed):
+                attempt.note(one.side, UNSENT if first and not told.sent else SILENT, told)
+            else:
+                attempt.evidence[one.side] = told.evidence
             self._observer.called("create", one.service, _said(told))
 
     async def _resolve(self, attempt: _Attempt, sides: tuple[Side, ...], deadline: Deadline) -> None:
@@ -295,6 +297,10 @@ def _why_refused(refused: protocol.Refused) -> str:
 
 
 def _label(result: object) -> str:
-    if isinstance(result, outcome.Created | outcome.Already):
-        return "done"
-    return "unknown" if isinstance(result, outcome.Unknown) else "refused"
+    match result:
+        case outcome.Created() | outcome.Already():
+            return "done"
+        case outcome.Unknown():
+            return "unknown"
+        case _:
+            return "refused"

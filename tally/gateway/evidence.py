@@ -23,9 +23,11 @@ async def gather(tickets: Mapping[Side, Ticket[Any, Any]], within_s: float) -> d
     timer = asyncio.get_running_loop().call_later(within_s, _give_up, tickets.values())
     try:
         return {side: await ticket.future for side, ticket in tickets.items()}
+    except BaseException:
+        _give_up(tickets.values())
+        raise
     finally:
         timer.cancel()
-        _give_up(tickets.values())
 
 
 def _give_up(tickets: Iterable[Ticket[Any, Any]]) -> None:

@@ -17,7 +17,7 @@ from tally.gateway.observer import Observer
 from tally.halves.peer import Failed, Peer
 from tally.protocol import messages as wire
 from tally.protocol import operation
-from tally.protocol.gateway import SILENT, UNSENT, Dead, Evidence, Recorded
+from tally.protocol.gateway import SILENT, Dead, Evidence, Recorded
 from tally.protocol.participant import EARLY_MAX_MS, Answer
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
@@ -76,13 +76,6 @@ class Standing(Struct, frozen=True):
         """Whether this side was restored after ``op`` was made, and so may lack what it knew of it: an incarnation is
         drawn at the restore, and tells its time. (``op`` may be ahead of that clock by as much as is let in.)"""
         return operation.time_ms(self.inc) + EARLY_MAX_MS >= operation.time_ms(op)
-
-
-def evidence_of(outcome: Told | Failed) -> Evidence:
-    """What an outcome of RECORD proves."""
-    if isinstance(outcome, Failed):
-        return SILENT if outcome.sent else UNSENT
-    return outcome.evidence
 
 
 class Participant:

@@ -270,8 +270,9 @@ class Breaker:
     def refusal(self, now_s: float) -> Rejected | None:
         """What `acquire` would refuse with, or None; changes nothing."""
         match self._state:
-            case State.CLOSED if self._ramp and self._in_flight >= self._ramp and self._ramp_runs(now_s):
-                return Rejected(self.settings.answer_due_s, State.CLOSED)
+            case State.CLOSED:
+                waits = self._ramp and self._in_flight >= self._ramp and self._ramp_runs(now_s)
+                return Rejected(self.settings.answer_due_s, State.CLOSED) if waits else None
             case State.OPEN if now_s < self._reopen_at_s:
                 return Rejected(self._reopen_at_s - now_s, State.OPEN)
             case State.HALF_OPEN if self._probes_left == 0:

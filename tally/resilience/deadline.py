@@ -12,8 +12,9 @@ Assumes `now_s` comes from one monotonic clock per process (`time.monotonic` or 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final, Self
+
+from msgspec import Struct
 
 HEADER: Final = "X-Deadline-Ms"
 
@@ -21,8 +22,7 @@ HEADER: Final = "X-Deadline-Ms"
 _DIGITS_MAX: Final = 9
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Deadline:
+class Deadline(Struct, frozen=True, order=True):
     """A point on the monotonic clock, in seconds. `math.inf` is "never"."""
 
     at_s: float
@@ -44,7 +44,8 @@ class Deadline:
 
     def left_s(self, now_s: float) -> float:
         """Seconds left, 0.0 once it has passed; never negative."""
-        return max(0.0, self.at_s - now_s)
+        left_s = self.at_s - now_s
+        return left_s if left_s > 0.0 else 0.0
 
     def expired(self, now_s: float) -> bool:
         """True from the instant itself on, so that `expired` is exactly `left_s == 0`."""
