@@ -80,7 +80,7 @@ class Coalescer(Generic[Item, Outcome]):
         self._held: asyncio.TimerHandle | None = None  # while a few wait for more
 
     def submit(self, item: Item, deadline: Deadline) -> Ticket[Item, Outcome]:
-        """Queue ``item``; if nothing is in flight, it leaves with what has come at the same time."""
+        """Queue ``item``; if nothing is in flight, it leaves with what comes at the same time (a few after many wait)."""
         ticket: Ticket[Item, Outcome] = Ticket(item, deadline, asyncio.get_running_loop().create_future())
         if len(self._queue) >= self._queue_max:
             ticket.future.set_result(QUEUE_FULL)
@@ -125,6 +125,7 @@ class Coalescer(Generic[Item, Outcome]):
             self._in_flight.add(loop.create_task(self._carry(batch), context=batch[0].context))
 
     def _are_few(self) -> bool:
+        """Whether those who wait are fewer than half of the batch that came back last."""
         return len(self._queue) < self._last_size // 2
 
     def _hold_no_longer(self) -> None:

@@ -162,15 +162,17 @@ class Creator:
             if isinstance(told, Failed):
                 attempt.note(one.side, UNSENT if first and not told.sent else SILENT, told)
             else:
-                attempt.evidence[one.side] = told.evidence
+                attempt.note(one.side, told.evidence)
             self._observer.called("create", one.service, _said(told))
 
     async def _resolve(self, attempt: _Attempt, sides: tuple[Side, ...], deadline: Deadline) -> None:
         tickets = {side: self._participants[side].resolve.submit(attempt.op, deadline) for side in sides}
         for side, told in (await gather(tickets, self._left_s(deadline))).items():
-            attempt.note(side, SILENT if isinstance(told, Failed) else told.evidence, _failure(told))
             if isinstance(told, Failed):
+                attempt.note(side, SILENT, told)
                 await self._pause(deadline)
+            else:
+                attempt.note(side, told.evidence)
 
     async def _kill(self, attempt: _Attempt, side: Side, inc: UUID, deadline: Deadline) -> None:
         """KILL on the word of the other side; if that word is from before a restore, ask it again."""
@@ -277,10 +279,6 @@ class Creator:
         if isinstance(result, _Refused):
             return result.trouble
         return outcome.Contended()
-
-
-def _failure(told: Told | Failed) -> Failed | None:
-    return told if isinstance(told, Failed) else None
 
 
 def _said(told: Told | Failed) -> str:

@@ -44,8 +44,7 @@ class Deadline(Struct, frozen=True, order=True):
 
     def left_s(self, now_s: float) -> float:
         """Seconds left, 0.0 once it has passed; never negative."""
-        left_s = self.at_s - now_s
-        return left_s if left_s > 0.0 else 0.0
+        return max(0.0, self.at_s - now_s)
 
     def expired(self, now_s: float) -> bool:
         """True from the instant itself on, so that `expired` is exactly `left_s == 0`."""

@@ -8,6 +8,7 @@ resolved from the reference store when the command runs.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +36,11 @@ Pair = tuple[UUID, UUID]
 
 
 @dataclass(frozen=True)
-class Do:
+class Do(ABC):
     """One command; a subclass says what it does to a kit. ``mark`` is the reference store's at that moment."""
 
-    async def to(self, kit: Kit, mark: Mark) -> object:
-        raise NotImplementedError
+    @abstractmethod
+    async def to(self, kit: Kit, mark: Mark) -> object: ...
 
 
 @dataclass(frozen=True)
