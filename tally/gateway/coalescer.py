@@ -80,7 +80,7 @@ class Coalescer(Generic[Item, Outcome]):
         self._held: asyncio.TimerHandle | None = None  # while a few wait for more
 
     def submit(self, item: Item, deadline: Deadline) -> Ticket[Item, Outcome]:
-        """Queue ``item``; if nothing is in flight, it leaves with what comes at the same time (a few after many wait)."""
+        """Queue ``item``; with nothing in flight, it leaves with what comes at once (a few after many wait)."""
         ticket: Ticket[Item, Outcome] = Ticket(item, deadline, asyncio.get_running_loop().create_future())
         if len(self._queue) >= self._queue_max:
             ticket.future.set_result(QUEUE_FULL)

@@ -26,6 +26,7 @@ async def _no_call_outlives_its_test() -> AsyncIterator[None]:
 
 
 SOON = Deadline(at_s=1e9)
+CALL_S = 0.5
 
 
 class Wire:
@@ -92,14 +93,14 @@ async def test_requests_without_a_pause_do_not_hold_up_the_first_for_long() -> N
 
 @pytest.fixture
 async def after_eight(monkeypatch: pytest.MonkeyPatch) -> tuple[Wire, Coalescer[int, int]]:
-    """A coalescer to which a batch of eight has just come back, from a call of a fifth of a second."""
+    """A coalescer to which a batch of eight has just come back, from a call so long that no stall is taken for one."""
     monkeypatch.setattr("tally.gateway.coalescer._HELD_MAX_S", 60)
     wire = Wire()
     coalescer: Coalescer[int, int] = Coalescer(wire.send, patience_s=60)
     for item in range(8):
         coalescer.submit(item, SOON)
     await wire.begun(1)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(CALL_S)
     wire.replies[0].set_result(list(range(8)))
     await asyncio.sleep(0)
     return wire, coalescer
@@ -140,6 +141,7 @@ async def test_one_left_over_leaves_with_the_many_that_come_back(after_eight: tu
         coalescer.submit(item, SOON)
     await wire.begun(2)
     coalescer.submit(16, SOON)
+    await asyncio.sleep(CALL_S)
     wire.replies[1].set_result(Failed(True, "x"))
     await turns()
     assert len(wire.batches) == 2
