@@ -3,7 +3,8 @@
 From J. Dean and L. A. Barroso, "The Tail at Scale", CACM 2013: deferring the second request until the first
 has been outstanding for longer than the 95th percentile bounds the added load near 5 % and still cuts the
 tail. A percentile lags behind a peer that has just become slow, when every call looks like the tail, so the
-share is also bounded by count: in every window at most `share_max` of the calls are hedged.
+share is also bounded by count: each call earns `share_max` of a second copy, and no more than `burst_max` are kept.
+In any stretch of time at most that share of the calls is hedged, and `burst_max` calls more.
 
 For reads only: both copies may be carried out. It pays only where the two can differ in their luck (another
 replica, another connection); against one overloaded server it is load, and the budget is all that bounds
@@ -21,7 +22,6 @@ from typing import TypeVar
 import msgspec
 
 from tally.resilience.fan_out import reap
-from tally.resilience.window import SlidingSums
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class HedgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool = False
     quantile: float = 0.95
     share_max: float = 0.05
-    window_s: int = 10
+    burst_max: int = 3
     sample_calls: int = 512
     sample_calls_min: int = 50
     delay_min_s: float = 0.001
@@ -43,8 +43,8 @@ class HedgeSettings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be above 0 and below 1")
         if not 1 <= self.sample_calls_min <= self.sample_calls:
             raise ValueError("sample_calls_min must be from 1 to sample_calls")
-        if self.window_s < 1:
-            raise ValueError("window_s must be 1 or more")
+        if self.burst_max < 1:
+            raise ValueError("burst_max must be 1 or more")
         if self.delay_min_s < 0:
             raise ValueError("delay_min_s must be 0 or more")
 
@@ -74,38 +74,32 @@ class Durations:
 
 
 class Hedge:
-    """When to send a second copy; one per peer and kind of read. Assumes one thread, one monotonic clock."""
+    """When to send a second copy; one per peer and kind of read. Assumes one thread."""
 
-    __slots__ = ("_durations", "_window", "settings")
+    __slots__ = ("_durations", "_earned", "settings")
 
     def __init__(self, settings: HedgeSettings) -> None:
         self.settings = settings
         self._durations = Durations(settings.sample_calls)
-        self._window = SlidingSums(settings.window_s, counters=2)
+        self._earned = 0.0  # second copies
 
-    def called(self, now_s: float) -> float | None:
+    def called(self) -> float | None:
         """A call begins: seconds until its second copy is due, or None (off, or too little known)."""
-        self._window.add(now_s, 1, 0)
+        self._earned = min(self._earned + self.settings.share_max, self.settings.burst_max)
         if not self.settings.enabled or len(self._durations) < self.settings.sample_calls_min:
             return None
         return max(self.settings.delay_min_s, self._durations.quantile(self.settings.quantile))
 
-    def try_hedge(self, now_s: float) -> bool:
-        """The second copy is due: True if the share of hedged calls allows it, and then it is counted."""
-        calls, hedged = self._window.sums(now_s)
-        if hedged + 1 > self.settings.share_max * calls:
+    def try_hedge(self) -> bool:
+        """The second copy is due: True if one has been earned, and then it is spent."""
+        if self._earned < 1.0:
             return False
-        self._window.add(now_s, 0, 1)
+        self._earned -= 1.0
         return True
 
     def answered(self, duration_s: float) -> None:
         """A first copy took this long, or at least this long if its second copy won."""
         self._durations.add(duration_s)
-
-    def share(self, now_s: float) -> float:
-        """Hedged calls per call in the window."""
-        calls, hedged = self._window.sums(now_s)
-        return hedged / calls if calls else 0.0
 
 
 async def hedged(
@@ -120,7 +114,7 @@ async def hedged(
     An answer that `accept` refuses, or an exception, wins only if the other copy gives nothing better.
     """
     begun_s = clock()
-    delay_s = hedge.called(begun_s)
+    delay_s = hedge.called()
     if delay_s is None:
         answer = await attempt()
         if accept(answer):
@@ -129,7 +123,7 @@ async def hedged(
     copies = [asyncio.ensure_future(attempt())]
     try:
         await asyncio.wait(copies, timeout=delay_s)
-        if not copies[0].done() and hedge.try_hedge(clock()):
+        if not copies[0].done() and hedge.try_hedge():
             copies.append(asyncio.ensure_future(attempt()))
         winner = await _first_good(copies, accept)
         if _is_good(winner, accept):  # a fast failure is not a fast answer: it would pull the percentile down

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -19,11 +20,11 @@ Virtual = Callable[[Callable[[], Awaitable[T]]], T]
 
 def a_hedge(**settings: Any) -> Hedge:
     """Knows of 1000 calls, and that 95 of 100 take up to 0.095 s."""
-    defaults: dict[str, Any] = {"enabled": True, "sample_calls": 1000, "window_s": 10}
+    defaults: dict[str, Any] = {"enabled": True, "sample_calls": 1000}
     hedge = Hedge(HedgeSettings(**{**defaults, **settings}))
     for number in range(1000):
         hedge.answered((number % 100) / 1000)
-        hedge.called(100.0)
+        hedge.called()
     return hedge
 
 
@@ -75,36 +76,45 @@ def test_quantiles_are_those_of_the_last_durations_sorted(durations: list[float]
 
 
 def test_the_second_copy_is_due_at_the_percentile() -> None:
-    assert a_hedge().called(100.0) == pytest.approx(0.095)
+    assert a_hedge().called() == pytest.approx(0.095)
 
 
 def test_off_by_default() -> None:
     assert not HedgeSettings().enabled
-    assert a_hedge(enabled=False).called(100.0) is None
+    assert a_hedge(enabled=False).called() is None
 
 
 def test_too_few_measurements_hedge_nothing() -> None:
     hedge = Hedge(HedgeSettings(enabled=True, sample_calls_min=50))
     for _ in range(49):
         hedge.answered(0.1)
-    assert hedge.called(0.0) is None
+    assert hedge.called() is None
     hedge.answered(0.1)
-    assert hedge.called(0.0) == 0.1
+    assert hedge.called() == 0.1
 
 
 @exact
-@given(events=st.lists(st.tuples(st.floats(0, 5), st.integers(0, 50), st.integers(0, 50)), max_size=40))
-def test_never_more_than_the_share_of_calls_is_hedged(events: list[tuple[float, int, int]]) -> None:
-    hedge = Hedge(HedgeSettings(enabled=True, share_max=0.05))
-    now_s, calls, copies = 0.0, 0, 0
-    for gap_s, called, wished in events:
-        now_s += gap_s
+@given(turns=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 50)), max_size=20))
+def test_in_any_stretch_no_more_than_the_share_and_a_burst_is_hedged(turns: list[tuple[int, int]]) -> None:
+    hedge = Hedge(HedgeSettings(enabled=True, share_max=0.05, burst_max=3))
+    counts = []
+    for called, wished in turns:
         for _ in range(called):
-            hedge.called(now_s)
-        calls += called
-        copies += sum(hedge.try_hedge(now_s) for _ in range(wished))
-        assert copies <= 0.05 * calls
-        assert hedge.share(now_s) <= 1.0
+            hedge.called()
+        counts.append((called, sum(hedge.try_hedge() for _ in range(wished))))
+    for begin, end in itertools.combinations(range(len(counts) + 1), 2):
+        calls, copies = (sum(counted) for counted in zip(*counts[begin:end], strict=True))
+        burst = 3 if begin else 0  # nothing is earned before the first call
+        assert copies <= 0.05 * calls + burst + 1e-9
+
+
+def test_what_calls_earn_is_spent_when_it_is_due() -> None:
+    hedge = a_hedge()
+    assert [hedge.try_hedge() for _ in range(4)] == [True, True, True, False]
+    for _ in range(20):
+        assert not hedge.try_hedge()
+        hedge.called()
+    assert hedge.try_hedge()
 
 
 # ── racing ─────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +140,7 @@ def test_a_slow_first_copy_may_still_win(virtual: Virtual[Any]) -> None:
 
 def test_without_budget_the_first_copy_stays_alone(virtual: Virtual[Any]) -> None:
     hedge = a_hedge()
-    while hedge.try_hedge(100.0):
+    while hedge.try_hedge():
         pass
     copies = Copies((3.0, "first"))
     assert race(virtual, hedge, copies) == ("first", pytest.approx(3.0))
@@ -157,7 +167,7 @@ def test_a_fast_failure_is_not_measured_as_a_fast_answer(virtual: Virtual[Any]) 
     hedge = Hedge(HedgeSettings(enabled=True, sample_calls_min=1))
     with pytest.raises(OSError):
         race(virtual, hedge, Copies((0.001, OSError())))
-    assert hedge.called(100.0) is None
+    assert hedge.called() is None
 
 
 def test_a_cancelled_race_cancels_both(virtual: Virtual[Any]) -> None:
@@ -204,7 +214,7 @@ def test_it_cuts_the_tail_for_five_calls_in_a_hundred(virtual: Virtual[Any]) -> 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("quantile", 1.0), ("share_max", 0.0), ("sample_calls_min", 0), ("window_s", 0), ("delay_min_s", -1.0)],
+    [("quantile", 1.0), ("share_max", 0.0), ("sample_calls_min", 0), ("burst_max", 0), ("delay_min_s", -1.0)],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
