@@ -14,6 +14,7 @@ import base64
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import MINYEAR, UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -292,7 +293,16 @@ def _read_query(text: str, kind: Any) -> Any:
         if not _uuid_match(text):
             raise msgspec.ValidationError("Expected `uuid`")
         return UUID(text)
-    return msgspec.convert(text, kind)
+    value = msgspec.convert(text, kind)
+    return _in_utc(value) if isinstance(value, datetime) else value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The moment in UTC. RFC 3339 has a few more hours at both ends of the calendar than Python: nothing lies there."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if moment.year == MINYEAR else datetime.max).replace(tzinfo=UTC)
 
 
 def _invalid_query(name: str, what: str) -> Problem:

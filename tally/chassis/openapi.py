@@ -7,6 +7,7 @@ itself: the body's, the path's and the query's, and those of a wrong path or met
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
@@ -50,6 +51,9 @@ def document(title: str, version: str, routes: Sequence[Route], *, description: 
     """The document, ready to be encoded as JSON; the same routes give the same document, byte for byte."""
     kinds = list(dict.fromkeys(_kinds(routes)))
     schemas, components = msgspec.json.schema_components([*kinds, ProblemBody], ref_template=_REF)
+    for schema in components.values():
+        if "description" in schema:  # a docstring; without its indentation, which Python itself takes away from 3.13 on
+            schema["description"] = inspect.cleandoc(schema["description"])
     components["Problem"] = _problem_schema(components.pop("ProblemBody"))
     schema_of = dict(zip(kinds, schemas, strict=False))
     paths: dict[str, Json] = {}

@@ -86,6 +86,10 @@ async def test_the_top_events_come_first(here: Running, world: World) -> None:
     by_time = await here.pages("/event?sort=starts_at", 1)
     assert [ids(page) for page in by_time] == [[world.first], [world.second], [world.third]]
     assert ids(await here.items("/event?from=2026-06-01T12:00:00Z&to=2026-07-01T00:00:00Z")) == [world.second]
+    before_all, after_all = "0001-01-01T00:00:00%2B21:40", "9999-12-31T23:59:59-21:40"  # outside of the years in UTC
+    assert await here.items(f"/event?to={before_all}") == await here.items(f"/event?from={after_all}") == []
+    whenever = await here.items(f"/event?from={before_all}&to={after_all}&sort=starts_at")
+    assert ids(whenever) == [world.first, world.second]
 
 
 async def test_an_event_lists_who_attends(here: Running, world: World) -> None:

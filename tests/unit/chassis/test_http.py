@@ -514,6 +514,11 @@ async def test_a_bad_cursor_is_named(client: httpx.AsyncClient, bad: str) -> Non
         (str, "a%20b", "a b"),
         (str, "%00", None),
         (Annotated[str, Meta(max_length=2)], "abc", None),
+        (datetime, "2026-06-01T12:00:00%2B02:00", datetime(2026, 6, 1, 10, tzinfo=UTC)),
+        (datetime, "0001-01-01T00:00:00%2B21:40", datetime.min.replace(tzinfo=UTC)),
+        (datetime, "9999-12-31T23:59:59-00:01", datetime.max.replace(tzinfo=UTC)),
+        (datetime, "10000-01-01T00:00:00Z", None),
+        (Annotated[datetime, Meta(tz=True)], "2026-06-01T12:00:00", None),
     ],
 )
 def test_a_query_value_has_its_declared_type(kind: Any, text: str, expected: Any) -> None:
