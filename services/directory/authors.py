@@ -12,6 +12,7 @@ from starlette.responses import Response
 from services.directory import views
 from services.directory.listing import BEGINNING, Listing, Order
 from services.directory.reading import Reading, list_of, queries, read
+from tally.chassis.body import NO_NUL
 from tally.chassis.http import QueryParameter, Route, path_uuid, query_value
 from tally.chassis.problems import Problem
 
@@ -20,7 +21,7 @@ _MOST: Final = 2**63 - 1
 NAME: Final = QueryParameter(
     "name",
     'Words of the name, as a search engine takes them: `turing -alan`, `"ada lovelace"`, `ada or grace`.',
-    Annotated[str, Meta(max_length=200)],
+    Annotated[str, Meta(max_length=200, pattern=NO_NUL)],
 )
 _AUTHORS: Final = Listing(
     "author",

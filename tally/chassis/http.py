@@ -27,7 +27,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tally.chassis import database
-from tally.chassis.body import flaw, phrase
+from tally.chassis.body import NO_NUL, flaw, phrase
 from tally.chassis.body import json_body as json_body
 from tally.chassis.database import DatabaseFault
 from tally.chassis.problems import Problem, problem_response, unexpected_response
@@ -52,11 +52,11 @@ _CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{21}[AQgw]$"
 
 @dataclass(frozen=True, slots=True)
 class QueryParameter:
-    """A query parameter: `type` is bool, int, str, UUID, or one of them `Annotated` with bounds."""
+    """A query parameter: `type` is bool, int, str, UUID, datetime, or one of them `Annotated` with bounds."""
 
     name: str
     description: str
-    type: Any = str
+    type: Any = Annotated[str, Meta(pattern=NO_NUL)]
 
 
 @dataclass(frozen=True, slots=True)
