@@ -30,6 +30,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tally.chassis import context
+from tally.chassis.body import flaw
 from tally.chassis.clock import Clock
 from tally.chassis.http import Route
 from tally.chassis.problems import Problem
@@ -340,6 +341,8 @@ class Verifier:
         # Compared with our clock here, so that a test or an experiment owns it.
         expires_s, not_before_s = claims["exp"], claims.get("nbf", 0)
         if not all(isinstance(time, int | float) for time in (expires_s, not_before_s)):
+            raise Refused("malformed")
+        if flaw(claims["sub"]):  # it goes to the audit trail, in one transaction with what others do
             raise Refused("malformed")
         if now_s >= expires_s + LEEWAY_S:
             raise Refused("expired")

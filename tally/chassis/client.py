@@ -281,7 +281,7 @@ def _outcome(answer: Answer) -> Outcome:
         return Silent(f"status-{status}")
     try:
         seen = _decode_problem(answer.body)
-    except msgspec.MsgspecError:
+    except ValueError:
         return Silent(f"status-{status}")
     return Rejected(status, seen.code, _seconds(answer.retry_after), seen.detail)
 

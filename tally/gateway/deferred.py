@@ -39,7 +39,6 @@ from random import Random
 from typing import Annotated, Any, Final, assert_never
 from uuid import UUID
 
-import msgspec
 import structlog
 from msgspec import Meta
 from nats.aio.msg import Msg
@@ -301,7 +300,7 @@ class Deferred:
         try:
             event = decode(message.data)
             deferral = self._operations.deferral(event)
-        except (msgspec.MsgspecError, KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             # Not ours, or of a later version than we are: nothing in it says what to do.
             log.error("a deferred operation cannot be read", subject=message.subject, exc_info=error)
             await held.done()

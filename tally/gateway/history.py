@@ -113,7 +113,7 @@ class Directory:
         told = await self._calls.get(PEER, f"/operation/{operation}", deadline=own)
         try:
             return msgspec.json.decode(told.body, type=History) if isinstance(told, Reply) else None
-        except msgspec.MsgspecError:
+        except ValueError:
             return None
 
     async def _page(self, request: Request) -> Response:

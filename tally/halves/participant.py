@@ -49,7 +49,7 @@ class Participant:
             "kill": _handler(wire.Proofs, lambda m: store.kill(m.items)),
             "cancel": _handler(wire.Ops, lambda m: store.cancel(m.items)),
             "ack": _handler(wire.Proofs, lambda m: store.ack(m.items)),
-            "forward": _handler(wire.Forward, lambda m: store.forward(min(max(m.limit, 0), wire.BATCH_MAX))),
+            "forward": _handler(wire.Forward, lambda m: store.forward(min(m.limit, wire.BATCH_MAX))),
             "close": _handler(wire.Close, self._close),
             "rejoin": _handler(wire.Rejoin, store.rejoin),
             "mark": _handler(wire.AskMark, self._mark),
@@ -72,7 +72,7 @@ class Participant:
             raise BadMessage(f"there is no message {message!r}")
         try:
             decoded = handler.decoder.decode(body)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise BadMessage(str(error)) from None
         items = getattr(decoded, "items", ())
         if len(items) > wire.BATCH_MAX:

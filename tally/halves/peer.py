@@ -124,7 +124,7 @@ class Peer:
             return reply
         try:
             return decoder.decode(reply)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             # It answered 200 with something else: whatever it did, it did.
             return Failed(True, f"the reply to {message} makes no sense: {error}")
 

@@ -222,7 +222,7 @@ def _decoded(bodies: Iterable[bytes]) -> list[Event]:
     """What is no event says nothing of any entity: whoever consumes it has parked it."""
     events = []
     for body in bodies:
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(ValueError):
             events.append(decode(body))
     return events
 

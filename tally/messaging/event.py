@@ -66,5 +66,5 @@ def encode(event: Event) -> bytes:
 
 
 def decode(body: bytes) -> Event:
-    """The event; msgspec.MsgspecError says what is wrong with the body."""
+    """The event; a ValueError says what is wrong with the body (msgspec's, or that a text in it is no UTF-8)."""
     return _decoder.decode(body)

@@ -25,7 +25,6 @@ from importlib.resources import files
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 
 from tally.chassis.database import Connection, Database, DatabaseFault, load_queries
@@ -67,7 +66,7 @@ class Message(Struct, frozen=True):
     def of(cls, sequence: int, body: bytes, *, redelivered: bool = False) -> Message:
         try:
             return cls(sequence, body, redelivered, decode(body))
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             return cls(sequence, body, redelivered, fault=f"it is not an event: {error}")
 
 

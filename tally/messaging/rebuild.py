@@ -312,7 +312,7 @@ class _Replay:
                 raise _Overtaken("a message was lost on its way: going back for it")
             try:
                 delivered.append(Delivered(decode(message.data), message.metadata.sequence.stream))
-            except msgspec.MsgspecError:
+            except ValueError:
                 log.warning("not an event", sequence=message.metadata.sequence.stream)
         return delivered
 

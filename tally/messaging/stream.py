@@ -156,7 +156,7 @@ class _Acknowledgements:
             return NoStream(f"nobody keeps a stream: {message.header}")
         try:
             answer = self._decoder.decode(message.data)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             return StreamUnavailable(f"the broker's answer makes no sense: {error}")
         return answer.seq if answer.error is None else StreamUnavailable(answer.error.description)
 

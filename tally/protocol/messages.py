@@ -6,6 +6,7 @@ arrays, not objects, because there are many of them. Every reply carries the ans
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,12 @@ from tally.protocol.participant import Answer, Reason
 #: Items in one batch, at most: what one transaction should hold its locks for.
 BATCH_MAX = 512
 
+#: Unix milliseconds, as many as an operation's id has room for.
+Time = Annotated[int, msgspec.Meta(ge=0, le=2**48 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+#: What PostgreSQL can store. (A batch is one transaction: what it can't would fail the neighbours, too.)
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\u0000]*$")]
+
 
 class RecordItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An operation and its pair; and what its events shall say of their origin, which decides nothing."""
@@ -22,8 +29,8 @@ class RecordItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
     op: UUID
     left: UUID
     right: UUID
-    trace: str | None = None
-    actor: str | None = None
+    trace: Text | None = None
+    actor: Text | None = None
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -71,9 +78,9 @@ class Verdicts(msgspec.Struct, frozen=True):
 class Close(msgspec.Struct, frozen=True):
     """CLOSE(T, S): close up to ``time``; list live operations later than ``since`` (None: own settled)."""
 
-    time: int
-    since: int | None
-    limit: int
+    time: Time
+    since: Time | None
+    limit: Count
 
 
 class Closed(msgspec.Struct, frozen=True):
@@ -91,8 +98,8 @@ class Closed(msgspec.Struct, frozen=True):
 class Settle(msgspec.Struct, frozen=True):
     """SETTLE(S, T, matched, inc), to the right side only."""
 
-    since: int
-    time: int
+    since: Time
+    time: Time
     inc: UUID
     matched: list[UUID]
 
@@ -108,7 +115,7 @@ class Settled(msgspec.Struct, frozen=True):
 class Forward(msgspec.Struct, frozen=True):
     """Ask for up to ``limit`` cancelled operations that the peer is not yet known to know."""
 
-    limit: int
+    limit: Count
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -196,7 +203,7 @@ class ListItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     id: UUID
     after: UUID | None
-    limit: int
+    limit: Count
 
 
 class List(msgspec.Struct, frozen=True):

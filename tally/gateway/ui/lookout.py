@@ -198,5 +198,5 @@ def items_of(answer: Answered) -> list[dict[str, Any]] | None:
     try:
         body = msgspec.json.decode(answer.text)
         return [dict(item) for item in body["items"]]
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return None

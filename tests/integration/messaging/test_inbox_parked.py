@@ -14,6 +14,7 @@ from tally.chassis.app import Service
 from tally.chassis.app import running as serving
 from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
 from tally.chassis.clock import SystemClock
+from tally.messaging.event import encode
 from tally.messaging.parked import parked_routes
 from tests.integration.messaging.consumer import FIRST_LIFE, NAME, Consumer, Scene, event
 from tests.unit.chassis.test_app import Answer, ask
@@ -108,11 +109,12 @@ async def test_a_retry_of_what_was_overtaken_changes_nothing(scene: Scene, consu
     assert await consumer.inbox.parked(0, 10) == []
 
 
+@pytest.mark.parametrize("body", [b"\xffnothing", encode(event(uuid4(), 1)).replace(b"updated", b"upd\xffted")])
 async def test_what_is_not_an_event_is_parked_and_holds_nobody_up(
-    scene: Scene, consumer: Consumer, operator: Operator
+    scene: Scene, consumer: Consumer, operator: Operator, body: bytes
 ) -> None:
     subject = uuid4()
-    await scene.publish_raw(f"tally.event.author.updated.{subject}", b"\xffnothing")
+    await scene.publish_raw(f"tally.event.author.updated.{subject}", body)
     await consumer.until(await scene.publish(event(subject, 1)))
     assert await consumer.view() == {subject: (FIRST_LIFE, 1, "v1")}
     (item,) = (await operator.asks("GET")).json["items"]

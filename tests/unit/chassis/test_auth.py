@@ -155,6 +155,8 @@ async def test_clocks_may_differ_by_the_leeway_and_no_more(trust: Trust) -> None
         ({"iss": None}, "malformed"),
         ({"exp": "tomorrow"}, "malformed"),
         ({"sub": 7}, "malformed"),
+        ({"sub": "ada\0"}, "malformed"),
+        ({"sub": "ada\ud800"}, "malformed"),
     ],
 )
 async def test_wrong_or_missing_claims_are_refused(trust: Trust, changed: dict[str, Any], reason: str) -> None:
