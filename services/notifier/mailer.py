@@ -35,7 +35,7 @@ from services.notifier.news import KINDS
 from services.notifier.news import queries as replica
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import Database, DatabaseFault, Record, load_queries
+from tally.chassis.database import Database, DatabaseFault, Record, load_queries, storable
 from tally.chassis.signals import Signals
 
 queries: Final = load_queries(files("services.notifier").joinpath("mail.sql"))
@@ -211,13 +211,15 @@ class Mailer:
                 await self._end(row, "sent", None)
 
     async def _end(self, row: Record, state: Literal["sent", "failed", "suppressed"], reason: str | None) -> None:
+        # (A server's words may be in any encoding.)
+        reason = None if reason is None else storable(reason)
         if await self._database.execute(queries.end, row["id"], state, reason) == "UPDATE 1":
             self._signals.mails_total(row["kind"], state).inc()
         if state == "failed":
             log.warning("a mail failed", operation=str(row["operation"]), kind=row["kind"], reason=reason)
 
     async def _later(self, row: Record, reason: str, pause_s: float) -> None:
-        await self._database.execute(queries.later, row["id"], pause_s, reason)
+        await self._database.execute(queries.later, row["id"], pause_s, storable(reason))
 
     def _pause_s(self, attempts: int) -> float:
         first_s, longest_s = _MAIL_BACKOFF_S

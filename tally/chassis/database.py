@@ -483,6 +483,17 @@ def _to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def storable(said: str) -> str:
+    """What others said (an error that quotes a message, a server's words), as PostgreSQL can store it.
+
+    A question mark stands for NUL and for half of a surrogate pair; it ends after 1,000 characters.
+    """
+    return said[:_SAID_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+_SAID_MAX: Final = 1000
+
+
 # --- what went wrong -----------------------------------------------------------------------------------------------
 
 # By class of SQLSTATE, or by the whole of it. PostgreSQL has answered, so the statement was rolled back.

@@ -264,7 +264,14 @@ class Deferred:
             try:
                 await self.run_once(partition)
             except StreamUnavailable:
-                await asyncio.sleep(_RECONNECT_S * self._random.uniform(0.5, 1.5))
+                await self._pause()
+            except Exception as error:
+                # (The broker gives the operation to somebody again. The other partitions go on.)
+                log.error("deferred work failed", partition=partition, exc_info=error)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        await asyncio.sleep(_RECONNECT_S * self._random.uniform(0.5, 1.5))
 
     async def _next(self, partition: int, wait_s: float) -> Msg | None:
         context = await self._stream.jetstream()
@@ -300,7 +307,7 @@ class Deferred:
         try:
             event = decode(message.data)
             deferral = self._operations.deferral(event)
-        except (KeyError, ValueError, TypeError) as error:
+        except ValueError as error:
             # Not ours, or of a later version than we are: nothing in it says what to do.
             log.error("a deferred operation cannot be read", subject=message.subject, exc_info=error)
             await held.done()
@@ -321,7 +328,7 @@ class Deferred:
             return
         if standing is not None:
             work.version = max(work.version, standing.version)
-            work.attempts = int(standing.data.get("attempt", 0))
+            work.attempts = standing.attempts
         work.open = await self._notes.attempt(work.deferral.operation)
         _, work.seen = await self._notes.order(work.deferral.operation)
         while not await self._step(work):

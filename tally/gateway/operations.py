@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid5
 
 import msgspec
+import structlog
+from msgspec import Meta
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
@@ -26,6 +28,8 @@ from tally.messaging.event import PREFIX, Event, decode
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 from tally.protocol import operation
 from tally.protocol.relationship import Relationship
+
+log = structlog.get_logger()
 
 #: How many operations may be under way at once. A change of it would put an author's next operation beside the last.
 PARTITIONS: Final = 16
@@ -73,6 +77,12 @@ class Standing:
     data: dict[str, Any]
     version: int
     """Of the last thing told: what is told next has a greater one, whatever the clock of who tells it."""
+
+    @property
+    def attempts(self) -> int:
+        """How many there were, as far as it was told."""
+        told = self.data.get("attempt", 0)
+        return told if isinstance(told, int) else 0
 
 
 class Operations:
@@ -136,7 +146,10 @@ class Operations:
         deferred = await self._newest(f"{PREFIX}.operation.deferred.*.{id}")
         if deferred is None:
             return None
-        deferral = self.deferral(deferred)
+        try:
+            deferral = self.deferral(deferred)
+        except ValueError:
+            return None
         told = await self._newest(f"{PREFIX}.operation.*.{id}")
         # What was told before it was deferred anew does not count any more.
         if told is None or told.entityversion < deferred.entityversion:
@@ -150,24 +163,29 @@ class Operations:
 
         Raises `StreamUnavailable`.
         """
-        return await self._newest(f"{PREFIX}.{self._relationship.name}.*.{attempt}") is not None
+        return await self._last(f"{PREFIX}.{self._relationship.name}.*.{attempt}") is not None
 
     def deferral(self, event: Event) -> Deferral:
-        """The request that an ``operation.deferred`` holds. Raises KeyError, ValueError or TypeError."""
-        return Deferral(
-            event.subject,
-            UUID(event.data[self._left]),
-            UUID(event.data[self._right]),
-            datetime.fromisoformat(event.data["requested_at"]),
-            event.traceparent,
-            event.actor,
-        )
+        """The request that an ``operation.deferred`` holds. Raises ValueError."""
+        data = event.data
+        left, right = (msgspec.convert(data.get(name), UUID) for name in (self._left, self._right))
+        requested_at = msgspec.convert(data.get("requested_at"), Annotated[datetime, Meta(tz=True)])
+        return Deferral(event.subject, left, right, requested_at, event.traceparent, event.actor)
 
     async def _newest(self, subject: str) -> Event | None:
+        """The last event; None if there is none, or what is there is none."""
+        body = await self._last(subject)
+        try:
+            return None if body is None else decode(body)
+        except ValueError:
+            log.warning("not an event", subject=subject)
+            return None
+
+    async def _last(self, subject: str) -> bytes | None:
         try:
             message = await (await self._stream.jetstream()).get_last_msg(STREAM, subject)
         except NotFoundError:
             return None
         except (NatsError, OSError) as error:
             raise StreamUnavailable(str(error) or type(error).__name__) from error
-        return decode(message.data or b"")
+        return message.data or b""

@@ -8,11 +8,11 @@ arrive in; `traceparent` is the request that caused it, if somebody records that
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 #: All events are published below this subject: ``tally.event.<entity>.<change>.<id>``.
 PREFIX: Final = "tally.event"
@@ -26,14 +26,15 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: UUID
     source: str
     """The service that tells it: ``/tally/author``."""
-    type: str
-    time: datetime
+    type: Annotated[str, Meta(pattern=r"^[a-z0-9_-]+\.[a-z0-9_-]+\Z")]
+    time: Annotated[datetime, Meta(tz=True)]
     subject: UUID
     """The entity, or the operation, that it happened to."""
     datacontenttype: str = msgspec.field(default_factory=lambda: "application/json")
     incarnation: UUID
     """The life of the database that told it; a later life has a greater id."""
-    entityversion: int
+    entityversion: Annotated[int, Meta(ge=0, le=2**57)]
+    """Where it is the time in microseconds, as of operations: within the calendar."""
     traceparent: str | None = None
     actor: str | None = None
     data: dict[str, Any]

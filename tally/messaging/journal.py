@@ -27,7 +27,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tally.chassis.database import Connection, Database, DatabaseFault, load_queries
+from tally.chassis.database import Connection, Database, DatabaseFault, load_queries, storable
 from tally.messaging.event import Event, decode
 from tally.messaging.stream import Bookmark, fingerprint
 
@@ -67,7 +67,7 @@ class Message(Struct, frozen=True):
         try:
             return cls(sequence, body, redelivered, decode(body))
         except ValueError as error:
-            return cls(sequence, body, redelivered, fault=f"it is not an event: {error}")
+            return cls(sequence, body, redelivered, fault=f"it is not an event: {storable(str(error))}")
 
 
 class Taken(Struct, frozen=True):
@@ -327,8 +327,8 @@ class _Known:
 
 
 def said(error: BaseException) -> str:
-    """An error as one line."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """An error as one line, which may quote a message: what can't be stored can't be parked."""
+    return f"{type(error).__name__}: {storable(str(error))}" if str(error) else type(error).__name__
 
 
 def _columns(events: Sequence[Event]) -> list[list[Any]]:

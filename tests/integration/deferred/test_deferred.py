@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from tally.gateway.operations import partition_of
-from tally.messaging.stream import StreamUnavailable
+from tally.messaging.event import PREFIX, encode
+from tally.messaging.stream import STREAM, StreamUnavailable
 from tests.integration.deferred.deployment import CLOCK, Gateway, Owners, connected, gateway, working
 from tests.support.broker import Broker
 
@@ -177,6 +180,45 @@ async def test_a_bug_parks_the_operation_and_the_next_one_goes_on(broker: Broker
         assert standing.state == "parked"
         await one.operations.defer(deferral, again=standing.version)
         assert await one.reaches(deferral, lambda state: state not in ("parked", "deferred")) == "confirmed"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"author": 1.5}, {"event": None}, {"requested_at": "2026-06-01T12:00:00"}, {"requested_at": ["now"]}],
+    ids=str,
+)
+async def test_what_makes_no_sense_is_put_aside_and_the_next_one_goes_on(
+    broker: Broker, nonsense: dict[str, Any]
+) -> None:
+    owners = Owners()
+    author = owners.author()
+    async with gateway(broker.url, owners) as one:
+        ill = await one.defer(author, owners.event())
+        [told] = [event for event in await one.told() if event.change == "deferred"]
+        subject = f"{PREFIX}.operation.deferred.{partition_of(author)}.{ill.operation}"
+        changed = msgspec.structs.replace(told, id=uuid4(), data={**told.data, **nonsense})
+        context = await one.stream.jetstream()
+        await context.purge_stream(STREAM)
+        for body in (encode(told).replace(b"/tally", b"\xff"), b"{}", encode(changed)):
+            await context.publish(subject, body)
+        assert await one.operations.standing(ill.operation) is None
+        async with working(one):
+            following = await one.defer(author, owners.event())
+            assert await one.ended(following) == "confirmed"
+
+
+@pytest.mark.parametrize("attempt", [None, "often", -1, 10**30, {}], ids=str)
+async def test_a_state_that_makes_no_sense_does_not_stop_the_work(broker: Broker, attempt: Any) -> None:
+    owners = Owners()
+    owners.conference.away = True
+    author = owners.author()
+    async with gateway(broker.url, owners) as one:
+        deferral = await one.defer(author, owners.event())
+        await one.operations.tell(deferral, "retried", {"attempt": attempt}, after=0)
+        async with working(one):
+            await asyncio.sleep(0.2)
+            owners.conference.away = False
+            assert await one.ended(deferral) == "confirmed"
 
 
 async def test_an_operator_gives_it_up_or_has_it_tried_now_through_any_gateway(broker: Broker) -> None:

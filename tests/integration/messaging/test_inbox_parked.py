@@ -109,7 +109,14 @@ async def test_a_retry_of_what_was_overtaken_changes_nothing(scene: Scene, consu
     assert await consumer.inbox.parked(0, 10) == []
 
 
-@pytest.mark.parametrize("body", [b"\xffnothing", encode(event(uuid4(), 1)).replace(b"updated", b"upd\xffted")])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xffnothing",
+        encode(event(uuid4(), 1)).replace(b"updated", b"upd\xffted"),
+        encode(event(uuid4(), 1)).replace(b"author.updated", b"author.\\u0000"),
+    ],
+)
 async def test_what_is_not_an_event_is_parked_and_holds_nobody_up(
     scene: Scene, consumer: Consumer, operator: Operator, body: bytes
 ) -> None:
@@ -122,6 +129,17 @@ async def test_what_is_not_an_event_is_parked_and_holds_nobody_up(
     assert item["reason"].startswith("it is not an event")
     assert (await operator.asks("POST", f"/{NAME}/1/retry")).json["waiting"] == 1
     assert (await operator.asks("DELETE", f"/{NAME}/1")).status == 204
+
+
+async def test_what_can_not_be_said_of_a_message_does_not_keep_it_from_being_parked(
+    scene: Scene, consumer: Consumer
+) -> None:
+    ill, well = uuid4(), uuid4()
+    consumer.poisonous = {"poison\0"}
+    await consumer.until(await scene.publish(event(ill, 1, name="poison\0"), event(well, 1)))
+    assert await consumer.view() == {well: (FIRST_LIFE, 1, "v1")}
+    assert ["poison?" in item.reason for item in await consumer.inbox.parked(0, 10)] == [True]
+    assert (await consumer.inbox.retry(1)) is not None
 
 
 async def test_what_is_parked_outlives_its_stream(scene: Scene, consumer: Consumer) -> None:

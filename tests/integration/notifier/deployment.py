@@ -39,12 +39,12 @@ class PostOffice:
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
-        self.says: Callable[[EmailMessage], str | None] = lambda mail: None
+        self.says: Callable[[EmailMessage], str | bytes | None] = lambda mail: None
         self._server: asyncio.Server | None = None
         self._protocols: list[SMTP] = []
         self.port = 0
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str | bytes:
         mail = message_from_bytes(envelope.original_content or b"", policy=policy.default)
         if (answer := self.says(mail)) is not None:
             return answer

@@ -157,6 +157,25 @@ async def test_a_no_is_final_until_an_operator_asks_again_and_not_now_is_later(
         assert sorted(mail["state"] for mail in await one.mails()) == ["sent", "sent"]
 
 
+async def test_a_server_s_words_are_kept_in_whatever_encoding_they_come(
+    broker: Broker, address: str, post: PostOffice
+) -> None:
+    answers = {"never": b"552 5.2.2 Bo\xeete pleine", "later": b"451 4.3.0 R\xe9essayez\0"}
+    post.says = lambda mail: next((answer for name, answer in answers.items() if name in mail["To"]), None)
+    async with notifier(broker.url, address, post) as one, working(one):
+        event = await one.event()
+        for name in ("never", "later", "well"):
+            await one.attend(await one.author(name, f"{name}@example.org"), event)
+        await one.caught_up()
+        one.mailer.wake()
+
+        async def all_said() -> bool:
+            said = {(mail["state"], mail["reason"]) for mail in await one.mails()}
+            return said == {("failed", "552 5.2.2 Bo?te pleine"), ("waiting", "451 4.3.0 R?essayez?"), ("sent", None)}
+
+        await until(all_said)
+
+
 async def test_several_replicas_share_the_mails(broker: Broker, address: str, post: PostOffice) -> None:
     async with notifier(broker.url, address, post) as one, notifier(broker.url, address, post) as two:
         async with working(one, two):

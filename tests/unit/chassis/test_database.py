@@ -25,6 +25,7 @@ from tally.chassis.database import (
     PoolExhausted,
     load_queries,
     problem,
+    storable,
 )
 from tally.chassis.signals import Signals
 from tally.local.postgres import EmbeddedPostgres
@@ -618,3 +619,17 @@ def test_a_file_that_is_not_in_form_is_refused(tmp_path: Path, text: str, compla
 async def test_the_name_of_a_query_is_seen_by_the_server(database: Database, tmp_path: Path) -> None:
     queries = load_queries(sql(tmp_path, "-- name: whoami\n-- The text that runs.\nSELECT current_query();"))
     assert await database.fetchval(queries.whoami) == "/* whoami */ SELECT current_query()"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("plain", "plain"),
+        ("a\0b", "a?b"),
+        ("Bo\udceete \ud800", "Bo?te ?"),
+        ("é\U0010ffff", "é\U0010ffff"),
+        ("x" * 9999, "x" * 1000),
+    ],
+)
+def test_what_others_said_is_storable(said: str, kept: str) -> None:
+    assert storable(said) == kept
