@@ -30,7 +30,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 from uuid_utils.compat import uuid7
 
-from tally.chassis.database import Connection, Record, load_queries
+from tally.chassis.body import flaw
+from tally.chassis.database import Connection, Record, load_queries, storable
 from tally.messaging.event import PREFIX, Event, decode
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 from tally.protocol import operation
@@ -54,6 +55,10 @@ PATIENT: Final = (
     "SET plan_cache_mode = auto"
 )
 _PATIENCE_S: Final = 3600.0
+
+
+#: Of entities, or of what their columns can hold.
+_CONTRADICTIONS: Final = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 
 class Patient:
@@ -91,7 +96,7 @@ class CatchUp:
             await session.execute(queries.has, entity)
         if not skip:
             async for events in replayed(self._stream, [*self._entities, *later]):
-                await self._take(session, [one for one in events if _matters(one, later)])
+                await self._take(session, [one for one in events if _matters(one, later) and not flaw(one.data)])
         await self._apply(session)
 
     async def _take(self, session: Patient, events: Sequence[Event]) -> None:
@@ -121,7 +126,7 @@ class CatchUp:
                     await session.execute(queries.upsert, entity, None)
                 await session.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 await self._live_on(session)
-        except asyncpg.IntegrityConstraintViolationError as error:
+        except _CONTRADICTIONS as error:
             log.warning("what the stream knows contradicts this database", reason=str(error))
             async with session.transaction():
                 await session.execute(queries.replaying)
@@ -140,8 +145,8 @@ class CatchUp:
                         await session.execute(
                             queries.delete if row["deleted"] else queries.upsert, row["entity"], row["subject"]
                         )
-                except asyncpg.IntegrityConstraintViolationError as error:
-                    left.append((row, error.constraint_name))
+                except _CONTRADICTIONS as error:
+                    left.append((row, error.constraint_name or storable(str(error))))
             if len(left) == len(todo):
                 for row, constraint in left:
                     await session.execute(queries.conflict, row["entity"], row["subject"], constraint)

@@ -7,7 +7,7 @@ arrive in; `traceparent` is the request that caused it, if somebody records that
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -68,4 +68,9 @@ def encode(event: Event) -> bytes:
 
 def decode(body: bytes) -> Event:
     """The event; a ValueError says what is wrong with the body (msgspec's, or that a text in it is no UTF-8)."""
-    return _decoder.decode(body)
+    event = _decoder.decode(body)
+    try:
+        event.time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("its time is outside the years 1 to 9999 (UTC)") from None
+    return event

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -115,6 +117,7 @@ async def test_a_retry_of_what_was_overtaken_changes_nothing(scene: Scene, consu
         b"\xffnothing",
         encode(event(uuid4(), 1)).replace(b"updated", b"upd\xffted"),
         encode(event(uuid4(), 1)).replace(b"author.updated", b"author.\\u0000"),
+        encode(msgspec.structs.replace(event(uuid4(), 1), time=datetime.fromisoformat("0001-01-01T00:00:00+21:40"))),
     ],
 )
 async def test_what_is_not_an_event_is_parked_and_holds_nobody_up(

@@ -220,6 +220,20 @@ async def test_a_contradiction_is_reported_and_the_rest_comes_back(scene: Scene)
     assert [tuple(row) for row in found] == [(UUID(int=2), "event_seq")]
 
 
+async def test_what_no_column_can_hold_is_reported_and_the_rest_comes_back(scene: Scene) -> None:
+    await scene.tell("event", "created", event(1, 1))
+    await scene.tell("event", "created", {**event(2, 2), "seq": "second"})
+    await scene.tell("event", "created", {**event(3, 3), "starts_at": ["soon"]})
+    await scene.tell("event", "created", event(4, 4, title="a\0b"))
+    await scene.catch_up()
+    assert await scene.events() == {id_of(1): (1, None, 1)}
+    assert await scene.report() == {
+        ("entity-recovered", id_of(1)),
+        ("entity-conflict", id_of(2)),
+        ("entity-conflict", id_of(3)),
+    }
+
+
 async def test_an_old_event_leaves_columns_that_it_does_not_know(scene: Scene) -> None:
     old = event(1, 1)
     del old["title"], old["capacity"]
