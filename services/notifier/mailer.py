@@ -79,10 +79,10 @@ class ServerAway(Exception):
 
 
 class _Refused(Exception):
-    """The server answered that it does not take this mail: `again` if it may later."""
+    """The server answered that it does not take this mail: `again` if it may later. It says why in any encoding."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{code} {text}")
+        super().__init__(storable(f"{code} {text}"))
         self.again = _AGAIN <= code < _NEVER
 
 
@@ -159,7 +159,7 @@ class Mailer:
             try:
                 return letter(dict(row), self._settings.sender)
             except Exception as error:  # an address that is none; the mail's fault, not the server's
-                await self._end(row, "failed", f"it can't be written: {error}")
+                await self._end(row, "failed", f"it can't be written: {storable(str(error))}")
         return None
 
     async def _send_all(self, waiting: Iterable[tuple[Record, Mail]], until_s: float) -> None:
@@ -211,15 +211,13 @@ class Mailer:
                 await self._end(row, "sent", None)
 
     async def _end(self, row: Record, state: Literal["sent", "failed", "suppressed"], reason: str | None) -> None:
-        # (A server's words may be in any encoding.)
-        reason = None if reason is None else storable(reason)
         if await self._database.execute(queries.end, row["id"], state, reason) == "UPDATE 1":
             self._signals.mails_total(row["kind"], state).inc()
         if state == "failed":
             log.warning("a mail failed", operation=str(row["operation"]), kind=row["kind"], reason=reason)
 
     async def _later(self, row: Record, reason: str, pause_s: float) -> None:
-        await self._database.execute(queries.later, row["id"], pause_s, storable(reason))
+        await self._database.execute(queries.later, row["id"], pause_s, reason)
 
     def _pause_s(self, attempts: int) -> float:
         first_s, longest_s = _MAIL_BACKOFF_S

@@ -209,7 +209,7 @@ def _encodable(text: str) -> bool:
 def _in_calendar(body: S) -> S:
     """`body`; OverflowError if it holds a time that PostgreSQL could not give back."""
     for name in body.__struct_fields__:
-        _check_time(getattr(body, name))
+        check_time(getattr(body, name))
     return body
 
 
@@ -217,7 +217,7 @@ def _in_calendar(body: S) -> S:
 _ENDS_OF_TIME: Final = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 
-def _check_time(value: Any) -> None:
+def check_time(value: Any) -> None:
     """OverflowError where it is a time that lies outside the years 1 to 9999 when told in UTC."""
     if isinstance(value, datetime) and value.tzinfo is not None and value.astimezone(UTC) in _ENDS_OF_TIME:
         raise OverflowError
@@ -235,7 +235,7 @@ def _field_problems(
             yield "invalid-field", FieldError(name, flaws[name])
         else:
             try:
-                _check_time(msgspec.convert(document[name], field.type))
+                check_time(msgspec.convert(document[name], field.type))
             except msgspec.ValidationError as error:
                 what, _, path = str(error).partition(" - at `$")
                 yield "invalid-field", FieldError(name + path.rstrip("`"), phrase(what))

@@ -7,12 +7,14 @@ arrive in; `traceparent` is the request that caused it, if somebody records that
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
+
+from tally.chassis.body import check_time
 
 #: All events are published below this subject: ``tally.event.<entity>.<change>.<id>``.
 PREFIX: Final = "tally.event"
@@ -70,7 +72,7 @@ def decode(body: bytes) -> Event:
     """The event; a ValueError says what is wrong with the body (msgspec's, or that a text in it is no UTF-8)."""
     event = _decoder.decode(body)
     try:
-        event.time.astimezone(UTC)
+        check_time(event.time)
     except OverflowError:
         raise ValueError("its time is outside the years 1 to 9999 (UTC)") from None
     return event
