@@ -123,7 +123,10 @@ class Directory:
         told = await self._calls.get(PEER, f"/operation?{request.url.query}")
         match told:
             case Reply(body):
-                next = msgspec.json.decode(body, type=_Page).next
+                try:
+                    next = msgspec.json.decode(body, type=_Page).next
+                except ValueError:
+                    raise _unavailable() from None
                 return encoded_response(body, headers=_link(request, next))
             case Rejected(code=code, detail=detail) if code in ("invalid-query", "overloaded"):
                 raise Problem(code, detail, service=PEER)

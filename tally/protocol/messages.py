@@ -71,7 +71,7 @@ class Verdicts(msgspec.Struct, frozen=True):
 
     inc: UUID
     peer_inc: UUID
-    closed: int
+    closed: Time
     items: list[Verdict]
 
 
@@ -88,9 +88,9 @@ class Closed(msgspec.Struct, frozen=True):
 
     inc: UUID
     peer_inc: UUID
-    closed: int
-    settled: int
-    time: int
+    closed: Time
+    settled: Time
+    time: Time
     live: list[UUID]
     too_early: bool = False
 
@@ -108,8 +108,8 @@ class Settled(msgspec.Struct, frozen=True):
     """``applied`` is false if another settler was faster or the incarnation changed."""
 
     applied: bool
-    confirmed: int
-    settled: int
+    confirmed: Count
+    settled: Time
 
 
 class Forward(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ class Forward(msgspec.Struct, frozen=True):
 class Cancelled(msgspec.Struct, frozen=True):
     inc: UUID
     peer_inc: UUID
-    closed: int
+    closed: Time
     items: list[UUID]
 
 
@@ -140,8 +140,8 @@ class Marked(msgspec.Struct, frozen=True):
 
     inc: UUID
     peer_inc: UUID
-    closed: int
-    settled: int
+    closed: Time
+    settled: Time
     restoring: bool
 
 
@@ -153,7 +153,7 @@ class LiveItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 class Rejoined(msgspec.Struct, frozen=True):
     inc: UUID
-    closed: int
+    closed: Time
     live: list[LiveItem]
 
 
@@ -169,7 +169,7 @@ class StatusItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Statuses(msgspec.Struct, frozen=True):
     inc: UUID
     peer_inc: UUID
-    closed: int
+    closed: Time
     items: list[StatusItem]
 
 
@@ -194,7 +194,7 @@ class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Founds(msgspec.Struct, frozen=True):
     inc: UUID
     peer_inc: UUID
-    closed: int
+    closed: Time
     items: list[Found]
 
 
@@ -236,5 +236,5 @@ class Listed(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Lists(msgspec.Struct, frozen=True):
     inc: UUID
     peer_inc: UUID
-    closed: int
+    closed: Time
     items: list[Listed]

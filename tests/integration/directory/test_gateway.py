@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from services.attendance import ATTENDANCE
 from services.gateway.__main__ import Settings
@@ -38,17 +40,20 @@ class Front:
         return await asyncio.to_thread(ask, "GET", self.url + path)
 
 
-@pytest.fixture
-async def front(here: Running, broker: Broker) -> AsyncIterator[Front]:
-    settings = Settings(
+def settings(directory_url: str, broker: Broker) -> Settings:
+    return Settings(
         port=0,
         token_check="off",
         author_url=NOBODY,
         conference_url=NOBODY,
-        directory_url=here.url,
+        directory_url=directory_url,
         stream_url=broker.url,
     )
-    async with running(build_gateway(settings, Signals("gateway"))) as addresses:
+
+
+@pytest.fixture
+async def front(here: Running, broker: Broker) -> AsyncIterator[Front]:
+    async with running(build_gateway(settings(here.url, broker), Signals("gateway"))) as addresses:
         yield Front(addresses.url, here)
 
 
@@ -101,6 +106,22 @@ async def test_without_the_directory_only_what_it_alone_knows_is_missing(front: 
     for path in ("/operation", f"/operation/{op}/events"):
         answer = await front.get(path)
         assert (answer.status, answer.body["code"], answer.body["service"]) == (503, "service-unavailable", "directory")
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"[]", b'{"items": [], "next": 5}', b"\xff"])
+async def test_a_directory_that_answers_nonsense_is_as_good_as_none(broker: Broker, nonsense: bytes) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=nonsense, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as directory:
+        chosen = settings(str(directory.make_url("")), broker)
+        async with running(build_gateway(chosen, Signals("gateway"))) as addresses:
+            page = await asyncio.to_thread(ask, "GET", f"{addresses.url}/operation")
+            one = await asyncio.to_thread(ask, "GET", f"{addresses.url}/operation/{new_operation()}")
+    assert (page.status, page.body["code"], page.body["service"]) == (503, "service-unavailable", "directory")
+    assert (one.status, one.body["state"], "history" in one.body) == (200, "unknown", False)
 
 
 async def test_what_the_gateway_reports_is_in_the_log(here: Running, stream: Stream) -> None:
