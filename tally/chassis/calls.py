@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 #: Problems by which a participant says that it has surely done nothing, though it is in trouble.
 NOTHING_DONE = frozenset({"overloaded", "service-unavailable", "contended"})
+#: And these: given before the request itself is looked at.
+TURNED_AWAY = frozenset({"unauthenticated", "forbidden", "no-such-path", "body-too-large"})
 _DEADLINE_S = 10.0
 #: The kind of call that may be sent twice for speed.
 READ = "read"
@@ -180,6 +182,8 @@ def _classify(outcome: Outcome) -> Verdict:
             return verdict.SILENT
         case Rejected(code=code, retry_after_s=retry_after_s) if code in NOTHING_DONE:
             return verdict.overloaded(retry_after_s, nothing_done=True)
+        case Rejected(code=code) if code in TURNED_AWAY:
+            return Verdict(Judgement.BUSINESS, nothing_done=True)
         case Rejected(status=status) if status >= CODES["internal"].status:
             return verdict.BROKEN
         case Rejected():

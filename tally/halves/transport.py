@@ -5,13 +5,10 @@ Assumes that a participant's problem says whether anything was done (``tally.hal
 
 from __future__ import annotations
 
-from tally.chassis.calls import NOTHING_DONE, Calls
+from tally.chassis.calls import NOTHING_DONE, TURNED_AWAY, Calls
 from tally.chassis.client import NotSent, Rejected, Reply, Silent
 from tally.halves.peer import Failed
 from tally.resilience.deadline import Deadline
-
-#: Problems that a participant gives before it looks at the message.
-_TURNED_AWAY = frozenset({"unauthenticated", "forbidden", "no-such-path", "body-too-large"})
 
 
 class HttpTransport:
@@ -29,7 +26,7 @@ class HttpTransport:
             case Silent(reason):
                 return Failed(True, reason)
             case Rejected(_, code, retry_after_s):
-                return Failed(code not in NOTHING_DONE | _TURNED_AWAY, code, retry_after_s)
+                return Failed(code not in NOTHING_DONE | TURNED_AWAY, code, retry_after_s)
 
     def silent_since_ms(self, peer: str) -> int | None:
         return self._calls.silent_since_ms(peer)

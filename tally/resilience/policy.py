@@ -86,8 +86,7 @@ class _Made(Generic[T]):
 
     def after(self, earlier: _Made[T] | None) -> _Made[T]:
         """Which of the two speaks for the call: an unknown effect outlives a proof about another attempt."""
-        proves_only_itself = self.verdict.failure is not None and self.verdict.nothing_done
-        if earlier is not None and earlier.verdict.effect_unknown and proves_only_itself:
+        if earlier is not None and earlier.verdict.effect_unknown and self.verdict.nothing_done:
             return earlier
         return self
 

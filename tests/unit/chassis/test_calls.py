@@ -133,6 +133,19 @@ async def test_silence_is_not_forgotten_when_the_second_time_nothing_left() -> N
     assert await post(calls) == [Silent("reset")]
 
 
+@pytest.mark.parametrize("code", ["unauthenticated", "forbidden", "no-such-path", "body-too-large"])
+async def test_silence_is_not_forgotten_when_the_second_time_it_is_turned_away(code: str) -> None:
+    """Its process was replaced in between: the new one knows nothing of what the old one did."""
+    calls, client, _ = made(Silent("reset"), Rejected(CODES[code].status, code), settings=PERSISTENT)
+    assert await post(calls) == [Silent("reset")]
+    assert client.calls == ["write", "write"]
+
+
+async def test_a_refusal_of_the_second_time_is_the_answer() -> None:
+    calls, _, _ = made(Silent("reset"), Rejected(404, "not-found"), settings=PERSISTENT)
+    assert await post(calls) == [Rejected(404, "not-found")]
+
+
 async def test_retries_are_bounded_by_a_tenth_of_the_calls_and_the_refusals_are_counted() -> None:
     calls, client, signals = made(Silent("reset"), settings=PERSISTENT)
     calls.force("author", "write", Mode.FORCED_CLOSED)  # else the breaker alone would end it
