@@ -255,12 +255,13 @@ class Restorer:
 
     async def admit(self, connection: Connection) -> None:
         """Each new connection while running: is it still the same database, and no older one?"""
+        flushed = self._flushed  # as far as was seen before: while this one is asked, another may see more
         row = await connection.fetchrow(self._queries.standing)
         assert row is not None
         if row["home"] != row["here"]:
             reason = f"it lived at {row['home']} and lives at {row['here']}"
-        elif row["flushed"] < self._flushed:
-            reason = f"its log was written up to {self._flushed}, and now up to {row['flushed']}"
+        elif row["flushed"] < flushed:
+            reason = f"its log was written up to {flushed}, and now up to {row['flushed']}"
         else:
             return
         self._flushed = row["flushed"]

@@ -17,7 +17,7 @@ else has heard of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID
@@ -175,6 +175,7 @@ def later_than(*incs: UUID | None) -> UUID:
 
 async def replayed(stream: Stream, entities: Iterable[str]) -> AsyncIterator[list[Event]]:
     """All events of these entities that are in the stream now, in its order. Raises `StreamUnavailable`."""
+    entities = frozenset(entities)
     jetstream = await stream.jetstream()
     config = ConsumerConfig(
         filter_subjects=[f"{PREFIX}.{entity}.>" for entity in entities],
@@ -196,7 +197,7 @@ async def replayed(stream: Stream, entities: Iterable[str]) -> AsyncIterator[lis
                 if messages[-1].metadata.sequence.consumer != delivered:
                     raise StreamUnavailable("a message was lost on its way")
                 left = messages[-1].metadata.num_pending
-                yield _decoded([message.data for message in messages])
+                yield _decoded([message.data for message in messages], entities)
         finally:
             with contextlib.suppress(NatsError, OSError):
                 await subscription.unsubscribe()
@@ -215,7 +216,7 @@ async def last_event(stream: Stream, entity: str) -> Event | None:
         return None
     except (NatsError, OSError) as error:
         raise StreamUnavailable(str(error) or type(error).__name__) from error
-    return next(iter(_decoded([message.data or b""])), None)
+    return next(iter(_decoded([message.data or b""], {entity})), None)
 
 
 def ends(event: Event) -> bool:
@@ -223,13 +224,13 @@ def ends(event: Event) -> bool:
     return event.change in _ENDS
 
 
-def _decoded(bodies: Iterable[bytes]) -> list[Event]:
-    """What is no event says nothing of any entity: whoever consumes it has parked it."""
+def _decoded(bodies: Iterable[bytes], entities: Container[str]) -> list[Event]:
+    """What is no event, or not of the entity that its place in the stream says, tells nothing of these."""
     events = []
     for body in bodies:
         with contextlib.suppress(ValueError):
             events.append(decode(body))
-    return events
+    return [event for event in events if event.entity in entities]
 
 
 def _matters(event: Event, later: Mapping[str, int]) -> bool:

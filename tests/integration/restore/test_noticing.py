@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from uuid import UUID
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
 
 from services.attendance import ATTENDANCE
 from tally.chassis.clock import SystemClock
-from tally.chassis.database import Database, DatabaseUnavailable
+from tally.chassis.database import Connection, Database, DatabaseUnavailable, Record
 from tally.chassis.signals import Signals
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Failed, Peer
 from tally.halves.postgres import PostgresStore
 from tally.halves.restore import Restorer
 from tally.halves.store import Restoring
+from tally.messaging.event import Event
 from tally.messaging.stream import Stream
 from tally.protocol import messages as wire
 from tally.protocol import operation
@@ -99,6 +101,47 @@ async def test_a_first_start_and_the_next_ones_are_no_restore(scene: Scene) -> N
         assert not restorer.restoring
         await restorer.check()
     assert (await restorer.status()).items == []
+
+
+async def test_a_connection_that_is_admitted_while_another_look_sees_more_is_no_restore(scene: Scene) -> None:
+    restorer = scene.restorer()
+    await restorer.look()
+
+    class Slow:
+        """Its answer is on its way while others write and look."""
+
+        def __init__(self, connection: Connection) -> None:
+            self._connection = connection
+
+        async def fetchrow(self, query: str) -> Record | None:
+            row = await self._connection.fetchrow(query)
+            await scene.database.execute("INSERT INTO author (id, full_name) VALUES (gen_random_uuid(), 'Ada')")
+            await restorer.run_once()
+            return row
+
+    async with scene.database.acquire() as connection:
+        await restorer.admit(Slow(connection))  # type: ignore[arg-type]
+    assert not restorer.restoring
+
+
+async def test_nonsense_in_the_stream_does_not_keep_a_service_from_starting(scene: Scene) -> None:
+    nonsense = Event(
+        id=uuid4(),
+        source="/elsewhere",
+        type="nonsense.created",
+        time=datetime.now(UTC),
+        subject=uuid4(),
+        incarnation=UUID(int=0),
+        entityversion=1,
+        data={},
+    )
+    async with asyncio.timeout(5.0):
+        while not scene.stream.connected:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await scene.stream.publish(nonsense, subject=f"tally.event.author.created.{nonsense.subject}")
+    restorer = scene.restorer()
+    await restorer.look()
+    assert not restorer.restoring
 
 
 async def test_a_database_that_lives_elsewhere_was_restored(scene: Scene) -> None:
