@@ -16,7 +16,7 @@ from tally.gateway.participants import Participants
 from tally.halves.peer import Failed
 from tally.protocol import gateway as protocol
 from tally.protocol import messages as wire
-from tally.protocol.gateway import SILENT, Evidence
+from tally.protocol.gateway import SILENT, Dead, Evidence
 from tally.protocol.relationship import Side
 from tally.resilience.deadline import Deadline
 
@@ -79,12 +79,13 @@ class Canceller:
         silent = [side for side in Side if evidence[side] is SILENT]
         tickets = {side: self._participants[side].cancel.submit(op, deadline) for side in silent}
         for side, told in (await gather(tickets, self._left_s(deadline))).items():
-            failed = isinstance(told, Failed)
-            self._observer.called("cancel", self._participants[side].service, "silent" if failed else "dead")
-            if failed:
-                await asyncio.sleep(min(_PAUSE_S, self._left_s(deadline)))
-            else:
+            # (There is no other answer to CANCEL than "dead": whoever gives one has said nothing.)
+            dead = not isinstance(told, Failed) and isinstance(told.evidence, Dead)
+            self._observer.called("cancel", self._participants[side].service, "dead" if dead else "silent")
+            if dead:
                 evidence[side] = told.evidence
+            else:
+                await asyncio.sleep(min(_PAUSE_S, self._left_s(deadline)))
 
     def _left_s(self, deadline: Deadline) -> float:
         return deadline.left_s(self._clock.monotonic_s())

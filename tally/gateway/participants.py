@@ -66,6 +66,22 @@ def _evidence(verdict: wire.Verdict, reply: wire.Verdicts) -> Evidence:
             return SILENT
 
 
+def _makes_sense(listed: wire.Listed, *, mine: bool) -> bool:
+    """Whether as much is beside the operations as there are of them, and the last one, where a page may end, is one."""
+    count = len(listed.ops)
+    entities, shadows = ((0, 1), (0, count)) if mine else ((count,), (0, 1))
+    beside = len(listed.others) == count and len(listed.entities) in entities and len(listed.shadows) in shadows
+    return beside and (not count or _is_id(listed.ops[-1]))
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 class Standing(Struct, frozen=True):
     """What a side holds for an operation, and the incarnation that it holds it in."""
 
@@ -121,7 +137,12 @@ class Participant:
         def lists(by: Side, *, shadow: bool) -> Coalescer[wire.ListItem, wire.Listed]:
             async def send(items: Sequence[wire.ListItem], deadline: Deadline) -> Sequence[wire.Listed] | Failed:
                 reply = await peer.list(wire.List(by.value, list(items), shadow), deadline)
-                return reply if isinstance(reply, Failed) else self.heard(reply).items
+                if isinstance(reply, Failed):
+                    return reply
+                mine = by is self.side
+                if not all(_makes_sense(one, mine=mine) for one in reply.items):
+                    return Failed(True, "its lists make no sense")
+                return self.heard(reply).items
 
             return Coalescer(send, batch_max=64, observe=watch("list"))
 
@@ -134,7 +155,7 @@ class Participant:
 
     def heard(self, reply: Reply) -> Reply:
         self.peer_inc = reply.peer_inc
-        self.closed = max(self.closed, reply.closed)
+        self.closed = reply.closed  # not the greatest ever: what once was told wrongly must not last
         return reply
 
     async def close(self) -> None:

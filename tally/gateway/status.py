@@ -72,7 +72,7 @@ class StatusReader:
 def state(op: UUID, standing: dict[Side, Standing], now_ms: int) -> State:
     """What the words of the sides that answered come to."""
     held = [one.item for one in standing.values()]
-    rows = [Row(item.row) for item in held]
+    rows = [item.row for item in held]
     if len(held) < len(Side) and all(item.why is Reason.KILLED for item in held):
         # It is dead, because the other side was: only that one knows whether it ever lived.
         return State.UNKNOWN
@@ -98,4 +98,4 @@ def _never_was(op: UUID, standing: dict[Side, Standing], now_ms: int) -> bool:
         return True
     if len(remembering) < len(standing):
         return False
-    return all(Row(item.row) is not Row.CLOSED for item in remembering) or now_ms - time_ms(op) < REMEMBERED_MS
+    return all(item.row is not Row.CLOSED for item in remembering) or now_ms - time_ms(op) < REMEMBERED_MS

@@ -190,9 +190,9 @@ class MemoryStore:
             half = self.rows.get(op)
             row = self._row(op)
             items.append(
-                wire.StatusItem(row.value)
+                wire.StatusItem(row)
                 if half is None
-                else wire.StatusItem(row.value, half.why, half.left, half.right)
+                else wire.StatusItem(row, half.why, half.left, half.right)
             )
         inc, peer_inc = self._incs()
         return wire.Statuses(inc, peer_inc, self.state.closed, items)

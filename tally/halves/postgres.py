@@ -19,7 +19,7 @@ from tally.chassis.database import Contended, DatabaseFault
 from tally.halves import schema
 from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
-from tally.protocol.participant import EARLY_MAX_MS, Answer, Mark, Reason
+from tally.protocol.participant import EARLY_MAX_MS, Answer, Mark, Reason, Row
 from tally.protocol.relationship import Relationship, Side
 
 #: What a concurrent transaction did (deleted the entity, or waited for us): the batch may be tried again.
@@ -132,7 +132,7 @@ class PostgresStore:
     async def status(self, ops: Sequence[UUID]) -> wire.Statuses:
         row = _serving(await self._rows.fetchrow(self._sql["status"], ops))
         items = [
-            wire.StatusItem(held, _reason(why), left, right)
+            wire.StatusItem(Row(held), _reason(why), left, right)
             for held, why, left, right in zip(row["rows"], row["whys"], row["lefts"], row["rights"], strict=True)
         ]
         return wire.Statuses(row["inc"], row["peer_inc"], row["closed"], items)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from tally.protocol.participant import Answer, Reason
+from tally.protocol.participant import Answer, Reason, Row
 
 #: Items in one batch, at most: what one transaction should hold its locks for.
 BATCH_MAX = 512
@@ -160,7 +160,7 @@ class Rejoined(msgspec.Struct, frozen=True):
 class StatusItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a side holds for an operation: a :class:`tally.protocol.participant.Row`, and the pair if live."""
 
-    row: str
+    row: Row
     why: Reason | None = None
     left: UUID | None = None
     right: UUID | None = None

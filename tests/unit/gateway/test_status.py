@@ -12,12 +12,12 @@ from tally.protocol.relationship import Side
 
 AT_MS = 1_800_000_000_000
 OP = make(AT_MS, 1)
-LIVE = wire.StatusItem(Row.LIVE.value)
-ABSENT = wire.StatusItem(Row.CLOSED.value)
-KILLED = wire.StatusItem(Row.VOID.value, Reason.KILLED)
-LOST = wire.StatusItem(Row.CANCELLED.value, Reason.LOST)
-REFUSING = wire.StatusItem(Row.VOID.value, Reason.NOT_FOUND)
-CANCELLED = wire.StatusItem(Row.CANCELLED.value, Reason.CANCELLED)
+LIVE = wire.StatusItem(Row.LIVE)
+ABSENT = wire.StatusItem(Row.CLOSED)
+KILLED = wire.StatusItem(Row.VOID, Reason.KILLED)
+LOST = wire.StatusItem(Row.CANCELLED, Reason.LOST)
+REFUSING = wire.StatusItem(Row.VOID, Reason.NOT_FOUND)
+CANCELLED = wire.StatusItem(Row.CANCELLED, Reason.CANCELLED)
 
 
 def told(left: wire.StatusItem, right: wire.StatusItem, *, age_ms: int = 1000, restored_ms: int | None = None) -> State:
