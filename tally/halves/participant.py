@@ -91,7 +91,7 @@ class Participant:
     async def _mark(self, message: wire.AskMark) -> wire.Marked:
         mark = await self.store.mark()
         assert isinstance(mark.inc, UUID) and isinstance(mark.peer_inc, UUID)
-        return wire.Marked(mark.inc, mark.peer_inc, mark.closed, mark.settled, mark.restoring)
+        return wire.Marked(mark.inc, mark.peer_inc, mark.closed, mark.settled, mark.restoring, self._clock.now_ms())
 
     async def _record(self, message: wire.Record) -> wire.Verdicts:
         return await self.store.record(message.items, self._clock.now_ms())

@@ -24,7 +24,7 @@ from tally.halves.store import LIST_MAX
 from tally.protocol import messages as wire
 from tally.protocol import settler as protocol
 from tally.protocol.operation import time_ms
-from tally.protocol.participant import Answer
+from tally.protocol.participant import Answer, may_close
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
 
@@ -128,6 +128,10 @@ class Settler:
 
     async def _settle(self, deadline: Deadline) -> Round:
         asked = self._clock.now_ms() - self._lag_ms
+        # 0. An epoch that is closed on one side is closed for good, so two clocks have to agree before it is on any.
+        clock = _answered(await self._peers[Side.LEFT].mark(deadline), Side.LEFT).now
+        if clock is not None and not may_close(asked, clock, self._lag_ms):
+            raise _behind(Side.LEFT)
         # 1. The right side first: the marks stay in order, and its settled mark is where both lists begin.
         right = await self._close(Side.RIGHT, wire.Close(asked, None, LIST_MAX), deadline)
         # 2. The left side, the same window.
@@ -172,7 +176,7 @@ class Settler:
     async def _close(self, side: Side, message: wire.Close, deadline: Deadline) -> wire.Closed:
         closed = _answered(await self._peers[side].close(message, deadline), side)
         if closed.too_early:
-            raise _GaveUp(f"the clock of the {side.value} side is behind this one's: it won't close the epoch yet")
+            raise _behind(side)
         return closed
 
     async def _kill(
@@ -242,6 +246,10 @@ def _answered(reply: Reply | Failed, side: Side) -> Reply:
     if isinstance(reply, Failed):
         raise _GaveUp(f"the {side.value} side did not answer: {reply.reason}")
     return reply
+
+
+def _behind(side: Side) -> _GaveUp:
+    return _GaveUp(f"the clock of the {side.value} side is behind this one's: it won't close the epoch yet")
 
 
 def _listing(closed: wire.Closed, until: int) -> protocol.Listing:

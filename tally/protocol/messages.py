@@ -136,13 +136,14 @@ class AskMark(msgspec.Struct, frozen=True):
 
 
 class Marked(msgspec.Struct, frozen=True):
-    """A side's own state, as :class:`tally.protocol.participant.Mark` has it."""
+    """A side's own state, as :class:`tally.protocol.participant.Mark` has it, and what its clock says."""
 
     inc: UUID
     peer_inc: UUID
     closed: Time
     settled: Time
     restoring: bool
+    now: Time | None = None
 
 
 class LiveItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
