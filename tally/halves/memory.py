@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
+from tally.halves.store import ENDED_KEEP_MS, LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire
 from tally.protocol import operation, participant
 from tally.protocol.participant import Answer, Checks, Decision, Mark, Message, Reason, Row, Status
@@ -25,6 +25,9 @@ FIRST_INC = {
     Side.LEFT: UUID("00000000-0000-7000-8000-000000000001"),
     Side.RIGHT: UUID("00000000-0000-7000-8000-000000000002"),
 }
+
+#: Why a half is void that lived.
+_ENDED = (Reason.CANCELLED, Reason.DELETED)
 
 
 def _in_order(ops: Iterable[object]) -> list[UUID]:
@@ -59,6 +62,7 @@ class MemoryStore:
     side: Side
     state: Mark = field(init=False)
     rows: dict[UUID, Half] = field(default_factory=dict)
+    ended: dict[UUID, Reason] = field(default_factory=dict)
     entities: dict[UUID, bytes] = field(default_factory=dict)
     capacity: dict[UUID, int] = field(default_factory=dict)
     outbox: list[Event] = field(default_factory=list)
@@ -188,12 +192,12 @@ class MemoryStore:
         items = []
         for op in ops:
             half = self.rows.get(op)
-            row = self._row(op)
-            items.append(
-                wire.StatusItem(row)
-                if half is None
-                else wire.StatusItem(row, half.why, half.left, half.right)
-            )
+            if half is not None:
+                items.append(wire.StatusItem(self._row(op), half.why, half.left, half.right))
+            elif op in self.ended:
+                items.append(wire.StatusItem(Row.VOID, self.ended[op]))
+            else:
+                items.append(wire.StatusItem(self._row(op)))
         inc, peer_inc = self._incs()
         return wire.Statuses(inc, peer_inc, self.state.closed, items)
 
@@ -298,7 +302,11 @@ class MemoryStore:
     def _drop_void(self) -> None:
         closed = self.state.closed - VOID_KEEP_MS
         for op in [o for o, h in self.rows.items() if h.status is Status.VOID and operation.time_ms(o) <= closed]:
-            del self.rows[op]
+            why = self.rows.pop(op).why
+            if why in _ENDED:
+                self.ended[op] = why
+        for op in [o for o in self.ended if operation.time_ms(o) <= self.state.closed - ENDED_KEEP_MS]:
+            del self.ended[op]
 
     def _listed(self, by: Side, item: wire.ListItem) -> wire.Listed:
         after = item.after or UUID(int=0)

@@ -11,6 +11,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 from tally.halves.memory import FIRST_INC
+from tally.halves.store import ENDED_KEEP_MS
 from tally.protocol.relationship import Relationship, Side
 
 _CONDITIONAL = re.compile(r"^([ ]*)--(left|right|seats|no-seats|shadow)--[ ]?(.*)$", re.MULTILINE)
@@ -51,6 +52,7 @@ def render(text: str, relationship: Relationship, side: Side) -> str:
         "seats": seats or "",
         "lock": str(lock_key(relationship)),
         "settling": str(lock_key(relationship, " settling")),
+        "ended_keep_ms": str(ENDED_KEEP_MS),
         "own_inc": str(FIRST_INC[side]),
         "peer_inc": str(FIRST_INC[side.peer]),
     }
@@ -69,6 +71,7 @@ def migrations(relationship: Relationship, side: Side) -> list[tuple[str, str]]:
     wanted.append("0005_restore.sql")
     if side is Side.RIGHT:
         wanted.append("0006_settling.sql")
+    wanted.append("0007_ended.sql")
     # A side that leaves a file out closes the gap: numbers say in which order it was applied there.
     return [
         (f"{number:04}{name[4:]}", render(_read(name), relationship, side)) for number, name in enumerate(wanted, 1)

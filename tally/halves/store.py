@@ -20,6 +20,9 @@ from tally.protocol.participant import Mark
 #: Void rows are kept this long after their epoch closed, so that an operation's status can say why.
 VOID_KEEP_MS = 60_000
 
+#: What lived and was ended is remembered this long: longer than deferred work, which asks for it, can be set to last.
+ENDED_KEEP_MS = 31 * 86_400_000
+
 #: Operations that one CLOSE lists at most; a larger window is settled in several rounds.
 LIST_MAX = 10_000
 

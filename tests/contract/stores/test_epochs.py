@@ -5,7 +5,8 @@ from uuid import UUID
 import pytest
 
 from tally.halves.memory import FIRST_INC
-from tally.halves.store import VOID_KEEP_MS
+from tally.halves.store import ENDED_KEEP_MS, VOID_KEEP_MS
+from tally.protocol import messages as wire
 from tally.protocol.participant import Reason, Row, Status
 from tally.protocol.relationship import Side
 from tests.contract.stores.scene import NOW, Scene, dead
@@ -119,6 +120,24 @@ class TestForgetting:
         await scene.ack(op)
         await scene.close(NOW + VOID_KEEP_MS)
         assert (await scene.state()).rows == {}
+
+    async def test_what_lived_and_was_ended_is_remembered_after_its_row_has_gone(self, scene: Scene) -> None:
+        entity, (pair,) = await scene.pairs_of_one(1)
+        cancelled, deleted, fenced = await scene.live(NOW), await scene.live(NOW, pair), scene.op(NOW)
+        await scene.cancel(cancelled)
+        await scene.kit.remove(entity)
+        await scene.ack(cancelled, deleted)
+        await scene.resolve(fenced)
+        await scene.close(NOW + VOID_KEEP_MS)
+        assert (await scene.state()).rows == {}
+        told = {op: (await scene.status(op))[0] for op in (cancelled, deleted, fenced)}
+        assert told[cancelled] == wire.StatusItem(Row.VOID, Reason.CANCELLED)
+        assert told[deleted] == wire.StatusItem(Row.VOID, Reason.DELETED)
+        assert told[fenced] == wire.StatusItem(Row.CLOSED)
+        await scene.close(NOW + ENDED_KEEP_MS - 1)
+        assert (await scene.status(cancelled))[0] == told[cancelled]
+        await scene.close(NOW + ENDED_KEEP_MS)
+        assert [item.row for item in await scene.status(cancelled, deleted)] == [Row.CLOSED, Row.CLOSED]
 
 
 class TestForward:

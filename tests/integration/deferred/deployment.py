@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from services.attendance import ATTENDANCE
-from tally.chassis.clock import SystemClock
+from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.signals import Signals
 from tally.gateway.cancel import Canceller
 from tally.gateway.create import Creator
@@ -23,8 +23,10 @@ from tally.gateway.operations import Deferral, Operations, deferred_id
 from tally.gateway.participants import Participants
 from tally.gateway.status import StatusReader
 from tally.halves.memory import MemoryStore
+from tally.halves.observer import Observed
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Failed, Peer
+from tally.halves.settler import Settler
 from tally.messaging.event import Event, decode
 from tally.messaging.stream import STREAM, Stream
 from tally.protocol.relationship import Side
@@ -49,6 +51,10 @@ class Service(Local):
             return Failed(False, "refused")
         answer = await super().post(peer, path, body, kind=kind, deadline=deadline)
         return Failed(True, "timeout") if message in self.silent_to else answer
+
+
+async def _always() -> bool:
+    return True
 
 
 @dataclass
@@ -83,6 +89,21 @@ class Owners:
         id = uuid4()
         self.stores[side].entities[id] = b"{}"
         return id
+
+    def settler(self, clock: Clock = CLOCK) -> Settler:
+        """As the right side runs it, by ``clock``."""
+        left, right = (Peer(ATTENDANCE, side, self.services[side]) for side in Side)
+        observed = Observed(Signals("conference"), ATTENDANCE, CLOCK)
+        return Settler(ATTENDANCE, left, right, clock, observed, lag_s=LAG_MS / 1000, period_s=1.0, leader=_always)
+
+    async def settled(self) -> None:
+        """Return when all that was done up to now is settled, and cancels are forwarded."""
+        now_ms, settler = CLOCK.now_ms(), self.settler()
+        async with asyncio.timeout(PATIENCE_S):
+            while self.stores[Side.LEFT].state.closed <= now_ms:
+                await settler.run_once()
+                await asyncio.sleep(0.02)
+            await settler.run_once()  # what the last one forwarded is dropped by this one
 
     def live(self, author: UUID, event: UUID) -> list[UUID]:
         """The operations that hold the pair on both sides."""

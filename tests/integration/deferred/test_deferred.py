@@ -10,7 +10,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from tally.gateway import status
 from tally.gateway.operations import partition_of
+from tally.halves import memory
 from tally.messaging.event import PREFIX, encode
 from tally.messaging.stream import STREAM, StreamUnavailable
 from tests.integration.deferred.deployment import CLOCK, Gateway, Owners, connected, gateway, working
@@ -133,6 +135,29 @@ async def test_what_was_cancelled_after_a_crash_is_not_created_again(broker: Bro
             await _dies_before(one, "tell", partition_of(author))
         await two.canceller.cancel(author, event, two.deadline())
         assert owners.live(author, event) == []
+        async with working(two):
+            assert await two.ended(deferral) == "confirmed"
+        assert owners.live(author, event) == []
+
+
+async def test_what_was_cancelled_long_ago_is_not_created_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker was away for longer than void rows are kept: no half is left, and the stream knows of none."""
+    monkeypatch.setattr(memory, "VOID_KEEP_MS", 0)
+    monkeypatch.setattr(status, "REMEMBERED_MS", 0)
+    owners = Owners()
+    author, event = owners.author(), owners.event()
+    async with (
+        gateway(broker.url, owners, ack_wait_s=2.0) as one,
+        gateway(broker.url, owners, ack_wait_s=2.0) as two,
+    ):
+        deferral = await one.defer(author, event)
+        with pytest.raises(_Crash):
+            await _dies_before(one, "tell", partition_of(author))
+        await two.canceller.cancel(author, event, two.deadline())
+        await owners.settled()
+        assert [store.rows for store in owners.stores.values()] == [{}, {}]
         async with working(two):
             assert await two.ended(deferral) == "confirmed"
         assert owners.live(author, event) == []

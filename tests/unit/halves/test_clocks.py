@@ -8,15 +8,12 @@ import pytest
 
 from services.attendance import ATTENDANCE
 from tally.chassis.clock import SystemClock
-from tally.chassis.signals import Signals
 from tally.gateway import outcome
 from tally.gateway.create import Creator
 from tally.gateway.observer import Unobserved
 from tally.gateway.participants import Participants
-from tally.halves.observer import Observed
 from tally.halves.participant import Participant
 from tally.halves.peer import Peer
-from tally.halves.settler import Settler
 from tally.protocol.relationship import Side
 from tally.resilience.deadline import Deadline
 from tests.integration.deferred.deployment import CLOCK, LAG_MS, Owners, Service
@@ -34,21 +31,7 @@ class Wrong(SystemClock):
 async def test_a_clock_that_is_wrong_for_a_round_leaves_nothing_behind(side: Side, by_ms: int) -> None:
     clock, owners = Wrong(), Owners()
     owners.services[side] = Service(Participant(ATTENDANCE, side, owners.stores[side], clock, lag_ms=LAG_MS))
-    peers = {side: Peer(ATTENDANCE, side, service) for side, service in owners.services.items()}
-
-    async def leads() -> bool:
-        return True
-
-    settler = Settler(
-        ATTENDANCE,
-        peers[Side.LEFT],
-        peers[Side.RIGHT],
-        clock if side is Side.RIGHT else CLOCK,  # it runs on the right side
-        Observed(Signals("conference"), ATTENDANCE, CLOCK),
-        lag_s=LAG_MS / 1000,
-        period_s=1.0,
-        leader=leads,
-    )
+    settler = owners.settler(clock if side is Side.RIGHT else CLOCK)
     await settler.run_once()
     clock.by_ms = by_ms
     if (by_ms > 0) is (side is Side.RIGHT):
@@ -59,6 +42,7 @@ async def test_a_clock_that_is_wrong_for_a_round_leaves_nothing_behind(side: Sid
     clock.by_ms = 0
     now_ms = CLOCK.now_ms()
     assert all(store.state.closed < now_ms for store in owners.stores.values())
+    peers = {side: Peer(ATTENDANCE, side, service) for side, service in owners.services.items()}
     creator = Creator(Participants(ATTENDANCE, peers, Unobserved()), CLOCK, Random(), Unobserved())
     made = await creator.create(owners.author(), owners.event(), Deadline.after(1.0, CLOCK.monotonic_s()))
     assert isinstance(made, outcome.Created)
