@@ -3,9 +3,11 @@
 INSERT INTO saga (id, entity, subject, trace) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING id;
 
 -- name: ends
--- The attendances that the deletion of one entity ends; its kind is filled in.
-INSERT INTO saga_step (saga, operation)
-SELECT $1, a.operation FROM live.attendance a WHERE a.live AND a.{{entity}} = $2 ORDER BY a.operation
+-- The attendances that the deletion of one entity ends; its kind is filled in. Those of an event are told to end before it
+-- is told to be deleted; a large one's long before, and nothing else ends them for this reason.
+INSERT INTO saga_step (saga, operation, ended)
+SELECT $1, a.operation, NOT a.live FROM live.attendance a
+WHERE (a.live OR (a.reason = 'deleted' AND '{{entity}}' = 'event')) AND a.{{entity}} = $2 ORDER BY a.operation
 RETURNING operation;
 
 -- name: join_in

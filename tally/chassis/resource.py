@@ -14,6 +14,8 @@ its constraints mean; everything a client may expect of a resource follows: vers
 | page   | $1 id to go on after, $2 limit, then `filters`  | the rows with greater ids, in their order   |
 | update | $1 id, then the fields of `patch` in order      | the row, its version one higher             |
 | delete | $1 id, and $2 whether to cascade if `cascade`   | nothing                                     |
+| takes  | $1 id, $2 whether to cascade; may be missing    | `id` of each entity of another resource, in |
+|        |                                                 | a relationship, that a delete takes along   |
 
 The first page goes on after the UUID of all zeros, so that one index serves it too. A filter not given is
 NULL. FOR NO KEY UPDATE is lock enough: it lets others refer to the row meanwhile, and a delete that is
@@ -30,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -86,6 +88,13 @@ class Violation:
         return Problem(self.code, self.detail, field=self.field)
 
 
+class Deletions(Protocol):
+    """Who carries out what is too much for one transaction."""
+
+    async def takes_over(self, tx: Connection, resource: Resource, id: UUID, cascade: bool) -> bool:
+        """Whether this one is too large. Then it is theirs once `tx` is committed, and the client is told 202."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     """The declaration. `name` is also its path: "author" is at `/author` and `/author/{id}`."""
@@ -113,12 +122,15 @@ class Resource:
     def __post_init__(self) -> None:
         declare({self.not_found: Code(HTTPStatus.NOT_FOUND, f"There is no such {self.name}")})
 
-    def routes(self, database: Database) -> list[Route]:
+    def routes(self, database: Database, deletions: Deletions | None = None) -> list[Route]:
         """The five routes, for `Service` and for the OpenAPI document."""
-        return _routes(self, _Handlers(self, database))
+        return _routes(self, _Handlers(self, database, deletions), {HTTPStatus.ACCEPTED: None} if deletions else {})
+
+    async def delete(self, tx: Connection, id: UUID, cascade: bool) -> None:
+        await tx.execute(self.queries.delete, id, *([cascade] if self.cascade else []))
 
 
-def _routes(resource: Resource, handlers: _Handlers) -> list[Route]:
+def _routes(resource: Resource, handlers: _Handlers, or_later: Mapping[int, None]) -> list[Route]:
     name = resource.name
     one = f"an {name}" if name[0] in "aeiou" else f"a {name}"
     codes = dict.fromkeys(violation.code for violation in resource.constraints.values())
@@ -184,6 +196,7 @@ def _routes(resource: Resource, handlers: _Handlers) -> list[Route]:
             handlers.delete,
             f"Delete {one}",
             status=HTTPStatus.NO_CONTENT,
+            also=or_later,
             query=(CASCADE,) if resource.cascade else (),
             headers=(IF_MATCH,),
             problems=(resource.not_found, *on_delete, "version-mismatch", *_WRITE_PROBLEMS),
@@ -195,9 +208,10 @@ def _routes(resource: Resource, handlers: _Handlers) -> list[Route]:
 class _Handlers:
     """One resource on one database."""
 
-    def __init__(self, resource: Resource, database: Database) -> None:
+    def __init__(self, resource: Resource, database: Database, deletions: Deletions | None) -> None:
         self._resource = resource
         self._database = database
+        self._deletions = deletions
         self._queries = resource.queries
         for name in _QUERIES:
             getattr(resource.queries, name)  # a missing one is found at the start, not by a client
@@ -241,8 +255,8 @@ class _Handlers:
         id = path_uuid(request, "id")
         wanted = _if_match(request)
         cascade = self._resource.cascade and query_value(request, CASCADE) is True
-        await self._write(lambda tx: self._delete(tx, id, cascade, wanted), cascade=cascade)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        done = await self._write(lambda tx: self._delete(tx, id, cascade, wanted), cascade=cascade)
+        return Response(status_code=HTTPStatus.NO_CONTENT if done else HTTPStatus.ACCEPTED)
 
     # --- the three writes, each inside a transaction --------------------------------------------------------
 
@@ -268,10 +282,14 @@ class _Handlers:
         assert row is not None, "the row is locked, so it is still there"
         return row
 
-    async def _delete(self, tx: Connection, id: UUID, cascade: bool, wanted: frozenset[str] | None) -> None:
+    async def _delete(self, tx: Connection, id: UUID, cascade: bool, wanted: frozenset[str] | None) -> bool:
+        """False if it is only decided, and done later."""
         old = self._there(await tx.fetchrow(self._queries.lock, id), id)
         self._check_version(old, wanted)
-        await tx.execute(self._queries.delete, id, *([cascade] if self._resource.cascade else []))
+        if self._deletions and await self._deletions.takes_over(tx, self._resource, id, cascade):
+            return False
+        await self._resource.delete(tx, id, cascade)
+        return True
 
     async def _write(self, work: Callable[[Connection], Awaitable[T]], *, cascade: bool | None = None) -> T:
         """Does `work` in a transaction, again if it lost to others. `cascade` is None unless it deletes."""

@@ -30,6 +30,7 @@ from tally.chassis.signals import Signals
 from tally.halves import observer
 from tally.halves import schema as half
 from tally.halves.census import Census
+from tally.halves.deletions import Deletions
 from tally.halves.leadership import Leadership
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Peer
@@ -162,7 +163,8 @@ def owner(
         told_restored=settings.restored == "on",
     )
     participant.before_close = restorer.before_close
-    public = [route for resource in resources for route in resource.routes(database)]
+    deletions = Deletions(relationship, side, resources, database)
+    public = [route for resource in resources for route in resource.routes(database, deletions)]
     public = [replace(route, handler=restorer.guarded(route.handler)) for route in public]
     checks = {"database": database.check, "schema": schema.check, "restore": restorer.check}
     if faults is not None:
@@ -192,6 +194,7 @@ def owner(
             agents = await stack.enter_async_context(asyncio.TaskGroup())
             stack.push_async_callback(end, agents.create_task(restorer.run(), name="restorer"))
             stack.push_async_callback(end, agents.create_task(relay.run(), name="relay"))
+            stack.push_async_callback(end, agents.create_task(deletions.run(), name="deletions"))
             for inbox in inboxes:
                 stack.push_async_callback(end, agents.create_task(inbox.run(), name=inbox.name))
             if isinstance(settings, RightSettings):

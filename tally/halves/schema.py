@@ -71,7 +71,7 @@ def migrations(relationship: Relationship, side: Side) -> list[tuple[str, str]]:
     wanted.append("0005_restore.sql")
     if side is Side.RIGHT:
         wanted.append("0006_settling.sql")
-    wanted.append("0007_ended.sql")
+    wanted.extend(["0007_ended.sql", "0008_deletion.sql"])
     # A side that leaves a file out closes the gap: numbers say in which order it was applied there.
     return [
         (f"{number:04}{name[4:]}", render(_read(name), relationship, side)) for number, name in enumerate(wanted, 1)

@@ -205,6 +205,23 @@ async def test_a_cascade_is_one_operation_that_ends_with_its_last_attendance(her
     assert ended["history"][-1]["detail"]["attendances"] == [str(op) for op in sorted([*attended, late])]
 
 
+async def test_the_cascade_of_an_event_has_what_was_told_to_end_before_it(here: Running) -> None:
+    telling = Telling()
+    author, conference = telling.author("Ada"), telling.conference("SWAT")
+    event, other = telling.event(conference, 1), telling.event(conference, 2)
+    ended = telling.attend(author, event)
+    cancelled = telling.attend(telling.author("Grace"), event)
+    telling.attend(author, other)
+    telling.cancel(cancelled, "cancelled")
+    telling.cancel(ended, "deleted")
+    await here.told(telling.events)
+    deleted = telling.deleted("event", event)
+    await here.told(telling.events[-1:])
+    operation = (await here.get(f"/operation/{deleted.id}")).body
+    assert operation["state"] == "completed"
+    assert operation["history"][-1]["detail"]["attendances"] == [str(ended)]
+
+
 async def test_a_cascade_that_is_told_all_at_once_ends_too(database_url: str) -> None:
     telling = Telling()
     author, event = telling.author("Ada"), telling.event(telling.conference("SWAT"), 1)

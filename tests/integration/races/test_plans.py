@@ -108,6 +108,9 @@ def _messages(scene: Scene, start: int) -> dict[str, Callable[[], Awaitable[obje
         "list by own": lambda: store.list(wire.List(side.value, [wire.ListItem(id, None, 5) for id in owns])),
         "list by peer": lambda: store.list(wire.List(side.peer.value, [wire.ListItem(id, None, 5) for id in peers])),
         "delete an entity": lambda: scene.kit.remove(owns[0]),
+        "what lives of entities": lambda: scene.kit.connection.fetch(
+            f"SELECT {scene.relationship.name}_living($1, $2)", owns, BATCH
+        ),
     }
     if side is Side.RIGHT:
         messages["settle"] = lambda: store.settle(wire.Settle(OLD, NOW, FIRST_INC[side], old))
