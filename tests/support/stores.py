@@ -321,7 +321,8 @@ class PostgresKit:
         more = f"DELETE FROM {self._name}_seat;" if self._end.seats else ""
         more += f"DELETE FROM shadow_{other.entity};" if other.copy else ""
         await self.connection.execute(
-            f"DELETE FROM {self._name}_half; {more} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
+            f"DELETE FROM {self._name}_half; DELETE FROM {self._name}_ended;"
+            f"{more} DELETE FROM {self._end.entity}; DELETE FROM outbox;"
             "DELETE FROM restore_item; DELETE FROM restore;"
             f"DELETE FROM {self._name}_mark; INSERT INTO {self._name}_mark DEFAULT VALUES;"
         )
