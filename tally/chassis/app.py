@@ -49,7 +49,7 @@ from tally.chassis.stack import STATUS_MAX, Stack
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager

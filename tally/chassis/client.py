@@ -1,4 +1,4 @@
-"""THE client for calls from one service to another: one HTTP POST, and what became of it as a value.
+"""THE client for calls from one service to another: one HTTP POST or GET, and what became of it as a value.
 
     outcome = await client.post("author", "/internal/attendance/record", body, kind="write", deadline=deadline)
     match outcome:
@@ -13,7 +13,8 @@ without a valid answer is `Silent`: a timeout, a reset, a body cut short, a reus
 closing, a status without a problem (some proxy's), a redirect (never followed).
 
 What travels along: the trace, the request id, what is left of the deadline, and a token for the peer where there is
-a source of them. One attempt per call: retries, breakers and bulkheads wrap `_attempt` from outside.
+a source of them. One attempt per call: retries, breakers and bulkheads wrap `post` and `get` from outside (`calls.py`).
+`stream` is a GET whose answer goes on for as long as it is listened to.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ _LABELS: Final[Mapping[type[Outcome], str]] = {
 _SILENCE_S: Final = 30.0
 _PORTS: Final = {"http": 80, "https": 443}
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class Client:

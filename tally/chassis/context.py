@@ -1,6 +1,6 @@
 """Who asked, in which trace, and until when: what travels with a request, in one context variable.
 
-The stack (`app.py`) reads it from the request's headers and enters it; the log lines, spans, database calls and
+The stack (`stack.py`) reads it from the request's headers and enters it; the log lines, spans, database calls and
 calls to peers below read it back without its being passed along. It crosses to a peer as headers:
 
     traceparent   00-<trace>-<span>-<flags>        W3C Trace Context, level 1

@@ -62,7 +62,7 @@ _ROLLBACK_S: Final = 0.25
 # Between tries while PostgreSQL is away: doubled each time, with jitter.
 _BACKOFF_S: Final = (0.1, 2.0)
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class DatabaseFault(Exception):

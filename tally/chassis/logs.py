@@ -3,7 +3,7 @@
     {"timestamp":"2026-11-22T21:47:21.183Z","level":"info","service":"conference","event":"settled",
      "trace_id":"…","span_id":"…","request_id":"…","confirmed":12}
 
-Modules take a logger with `structlog.get_logger(__name__)`; `configure` says once per process where lines go. The
+Modules take a logger with `structlog.get_logger()`; `configure` says once per process where lines go. The
 ids come from `context.py`, inside a request. A value cannot forge a line: JSON escapes line ends, and the pretty
 form quotes control characters and indents tracebacks. Whatever looks like a credential is struck out of the
 finished line, tracebacks included, whoever logged it: `_SECRETS`, and fields named in `_SECRET_FIELDS`.

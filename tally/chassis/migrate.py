@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 _APPLIED: Final = "SELECT source, number, name, checksum FROM schema_migration"
 _RECORD: Final = "INSERT INTO schema_migration (source, number, name, checksum) VALUES ($1, $2, $3, $4)"
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class MigrationError(Exception):

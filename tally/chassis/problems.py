@@ -32,7 +32,7 @@ TYPE_BASE: Final = "https://tally.dev/problems/"
 CONTENT_TYPE: Final = "application/problem+json"
 _INSTANCE_MAX: Final = 2000
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class Code(Struct, frozen=True):
@@ -80,7 +80,6 @@ _codes: Final[dict[str, Code]] = {
     "idempotency-key-reused": Code(422, "The key was used for a different request"),
     "version-mismatch": Code(412, "It has changed since that version"),
     # It would be carried out, but not now. All but the last two mean that nothing was recorded.
-    "too-late": Code(503, "The operation came after its epoch was closed", retryable=True, retry_after_s=1),
     "service-unavailable": Code(503, "A service is not available", retryable=True, retry_after_s=1),
     "overloaded": Code(503, "There is more work than can be done in time", retryable=True, retry_after_s=1),
     "deadline-exceeded": Code(504, "The time for this request is over", retryable=True, retry_after_s=1),

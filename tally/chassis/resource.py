@@ -23,7 +23,7 @@ overtaken by such a reference is done again.
 
 **A write is one transaction**, done again as a whole (at most three times) when it lost against others. It
 says who asked (`tally.actor`) and in which trace (`tally.trace`), for the events that the tables' triggers write
-in it. What goes wrong with the database leaves as a `DatabaseFault`, which the stack (`app.py`) turns into its
+in it. What goes wrong with the database leaves as a `DatabaseFault`, which the endpoint (`http.py`) turns into its
 problem.
 """
 

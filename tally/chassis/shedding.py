@@ -21,7 +21,7 @@ from tally.resilience.limiter import Limiter, LimiterSettings, Shed
 SHED: Final = "tally.shed"
 _LINE_S: Final = 1.0
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 #: Coalescing makes many requests at once cheaper, so response times alone would settle far too low: the floor
 #: leaves room for whole batches.

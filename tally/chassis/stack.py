@@ -27,7 +27,7 @@ from tally.chassis.shedding import SHED
 from tally.chassis.signals import Signals, exemplar
 from tally.resilience.deadline import Deadline
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 _METHODS: Final = frozenset((*SAFE, "POST", "PUT", "PATCH", "DELETE", "CONNECT"))
 _SERVER_ERROR: Final = 500

@@ -11,12 +11,17 @@ started as `python -m services.author`, like anybody else would start them.
     guardian     ends what we started if we are killed
     child        one supervised process
     lock         one stack per folder
+    keys         the key that the local services make their tokens with
     services     THE table: what runs, where, and with which environment
     stack        LocalStack: all of it, as an object that tests can drive
+    prometheus   Prometheus beside it, for OBSERVE=1
     control      stops and starts services of a stack that runs in another terminal
+    operator     what an operator does to a running stack, on its admin ports
     mailbox      the inbox that all mail ends in, and its page
     ask          one plain HTTP request
     console      log lines, one colour per service
     run          `tally run`
+    outcomes     what became of an operation, in words
+    reports      a restore's report, in words
     walkthrough  the curl lines, as text and as a demonstration that checks itself
 """

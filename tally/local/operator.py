@@ -1,4 +1,4 @@
-"""What an operator does to a running local stack, on its admin ports: breakers, faults and parked messages.
+"""What an operator does to a running local stack, on its admin ports.
 
 Assumes the key in the stack's folder: the operator signs tokens with it, as the services do.
 """

@@ -114,8 +114,8 @@ class Screen:
 
 
 class Events:
-    """For a program: one JSON object per line. {"event": "ready", "urls", "admin_urls", "pids", "postgres", "folder"},
-    {"event": "service", "name", "message"}, {"event": "stopped"}; the logs are in the folder.
+    """For a program: one JSON object per line. {"event": "ready", "urls", "admin_urls", "pids", "postgres_port",
+    "folder"}, {"event": "service", "name", "message"}, {"event": "stopped"}; the logs are in the folder.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """How fresh a projection is, and waiting until it is fresh enough.
 
-    freshness = Freshness("directory-view", stream, signals, clock)      an agent: run, run_once
+    freshness = Freshness("directory-view", stream, clock)               an agent: run, run_once
     freshness.as_of, freshness.lag_s                                     for answers
     await until(contains, within_s)                                      read your own writes
 

@@ -1,6 +1,6 @@
 """Rebuilds a projection from the stream's beginning, beside the one that is read, and switches to it while serving.
 
-    rebuild = Rebuild("view", consumer, SUBJECTS, shadow, TABLES, stream, database, signals, clock)
+    rebuild = Rebuild("view", consumer, SUBJECTS, shadow, TABLES, stream, database, signals)
     await rebuild.begin()         the shadow is emptied; the agent (run, run_once) does the rest
     await rebuild.standing()      how far it is, and how the last one ended
 

@@ -15,7 +15,7 @@ BEGINNING_MS = 0
 
 
 def make(time_ms: int, random_bits: int) -> UUID:
-    """A UUIDv7 of ``time_ms`` (Unix milliseconds, 48 bits); of ``random_bits`` the lowest 76 are used."""
+    """A UUIDv7 of ``time_ms`` (Unix milliseconds, 48 bits); of the lowest 76 ``random_bits``, 74 are used."""
     random = (random_bits & _RANDOM_A) | (random_bits & _RANDOM_B)
     return UUID(int=(time_ms & 0xFFFF_FFFF_FFFF) << 80 | _VERSION | _VARIANT | random)
 

@@ -60,7 +60,7 @@ def test_every_metric_and_span_is_documented(golden: Golden) -> None:
     lines += [f"| `{m.name}` | {', '.join(m.labels) or '–'} | {m.sentence} |" for m in Signals.catalogue()]
     lines += ["", "## Spans", "", "| span | kind | |", "|---|---|---|"]
     lines += [f"| `{name}` | {span.side} | {span.sentence} |" for name, span in SPANS.items()]
-    said = "What may happen to a span that is open; its attributes are the labels of the metric that counts it."
+    said = "What may happen to a span that is open; the labels of the metric that counts it are among its attributes."
     lines += ["", said, "", "| event | |", "|---|---|"]
     lines += [f"| `{name}` | {sentence} |" for name, sentence in EVENTS.items()]
     golden("docs/metrics.md", "\n".join(lines) + "\n")

@@ -137,7 +137,7 @@ CONTRACT = {
     "method-not-allowed": 405, "author-not-found": 404, "event-not-found": 404, "conference-not-found": 404,
     "both-not-found": 404, "attendance-not-found": 404, "operation-not-found": 404, "event-full": 409,
     "already-exists": 409, "has-dependents": 409, "capacity-below-taken": 409, "version-mismatch": 412,
-    "idempotency-key-reused": 422, "idempotency-in-flight": 409, "contended": 409, "too-late": 503,
+    "idempotency-key-reused": 422, "idempotency-in-flight": 409, "contended": 409,
     "service-unavailable": 503, "outcome-unknown": 504, "overloaded": 503, "deadline-exceeded": 504,
     "unauthenticated": 401, "forbidden": 403, "internal": 500,
 }  # fmt: skip
