@@ -99,13 +99,11 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
     listeners, gauges = Listeners(database), Gauges(database, signals, clock)
     reading = Reading(database, freshness, clock)
     _, operators = guards(settings, NAME, clock, signals)
-    faults = Faults(clock, signals, database) if settings.faults == "on" else None
+    faults = Faults.of(settings, clock, signals, database)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if faults is not None:
-                stack.callback(faults.close)
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
@@ -141,8 +139,7 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
             *(faults.routes(operators) if faults else []),
         ],
         lifespan=lifespan,
-        checks={"database": database.check, "schema": schema.check}
-        | ({"faults": faults.check_ready} if faults else {}),
+        checks={"database": database.check, "schema": schema.check},
         stopping=listeners.close,
         faults=faults,
         clock=clock,

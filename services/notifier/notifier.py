@@ -83,13 +83,11 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
     inbox = Inbox(stream, f"{NAME}-news", SUBJECTS, news.apply, database, signals, clock, every_event=True)
     reading = Reading(database, mailer)
     _, operators = guards(settings, NAME, clock, signals)
-    faults = Faults(clock, signals, database) if settings.faults == "on" else None
+    faults = Faults.of(settings, clock, signals, database)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if faults is not None:
-                stack.callback(faults.close)
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
@@ -111,8 +109,7 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
             *(faults.routes(operators) if faults else []),
         ],
         lifespan=lifespan,
-        checks={"database": database.check, "schema": schema.check}
-        | ({"faults": faults.check_ready} if faults else {}),
+        checks={"database": database.check, "schema": schema.check},
         faults=faults,
         clock=clock,
     )

@@ -75,7 +75,7 @@ class Service:
     checks: Mapping[str, Check] = field(default_factory=dict)
     """What must be in order for the service to be ready: its own things, never a peer."""
     faults: Faults | None = None
-    """What goes wrong on purpose, where a setting allows it."""
+    """What goes wrong on purpose, where a setting allows it; a check of its own, and over when the service ends."""
     stopping: Callable[[], None] = lambda: None
     """Told when it begins to stop: who holds answers open ends them, so that nobody has to wait for them."""
     drain_s: float = 0.0
@@ -212,7 +212,9 @@ _ADMIN_GRACE_S: Final = 1.0
 @contextlib.asynccontextmanager
 async def running(service: Service) -> AsyncIterator[Addresses]:
     """The service with its ports, for the block. Tests run services in their own process by this."""
-    settings, health = service.settings, Health(service.checks, service.signals)
+    settings, faults = service.settings, service.faults
+    failing = {} if faults is None else {"faults": faults.check_ready}
+    health = Health({**service.checks, **failing}, service.signals)
     async with contextlib.AsyncExitStack() as stack:
         public = stack.enter_context(bound(settings, "port"))
         admin = stack.enter_context(bound(settings, "admin_port"))
@@ -225,6 +227,8 @@ async def running(service: Service) -> AsyncIterator[Addresses]:
             stack.push_async_callback(asyncio.to_thread, service.signals.close)
         app = _admin_app(service, health)
         await stack.enter_async_context(listening(settings, app, admin, "admin_port", _ADMIN_GRACE_S))
+        if faults is not None:
+            stack.callback(faults.close)
         await stack.enter_async_context(service.lifespan())
         app = _public_app(service)
         await stack.enter_async_context(listening(settings, app, public, "port", settings.shutdown_grace_s))

@@ -26,7 +26,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import structlog
 from msgspec import Meta, Struct
@@ -34,7 +34,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tally.chassis.auth import Guard
+from tally.chassis.auth import Guard, GuardedSettings
 from tally.chassis.body import json_body
 from tally.chassis.clock import Clock
 from tally.chassis.database import Database, DatabaseFault
@@ -101,6 +101,13 @@ class Faults:
     database: Database | None = None
     _on: list[_On] = field(default_factory=list)
     _pool: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(
+        cls, settings: GuardedSettings, clock: Clock, signals: Signals, database: Database | None = None
+    ) -> Self | None:
+        """Those of a service, where its settings allow any."""
+        return cls(clock, signals, database) if settings.faults == "on" else None
 
     def __post_init__(self) -> None:
         # Read when scraped: a fault ends by itself, and nobody needs to ask for that to show.

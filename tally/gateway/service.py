@@ -122,7 +122,7 @@ def gateway(
     )
     control = Control(operations, notes)
     _, operators = guards(settings, name, clock, signals)
-    faults = Faults(clock, signals) if settings.faults == "on" else None
+    faults = Faults.of(settings, clock, signals)
     page = None
     if settings.ui != "off":
         page = Page(
@@ -173,7 +173,6 @@ def gateway(
             *(faults.routes(operators) if faults else []),
         ],
         lifespan=lifespan,
-        checks={"faults": faults.check_ready} if faults else {},
         faults=faults,
         stopping=stopping,
         clock=clock,

@@ -135,7 +135,7 @@ def owner(
     )
     internal, operators = guards(settings, name, clock, signals)
     other = relationship.end(side.peer).service
-    faults = Faults(clock, signals, database) if settings.faults == "on" else None
+    faults = Faults.of(settings, clock, signals, database)
     client = Client(
         peer_urls,
         signals,
@@ -166,9 +166,6 @@ def owner(
     deletions = Deletions(relationship, side, resources, database)
     public = [route for resource in resources for route in resource.routes(database, deletions)]
     public = [replace(route, handler=restorer.guarded(route.handler)) for route in public]
-    checks = {"database": database.check, "schema": schema.check, "restore": restorer.check}
-    if faults is not None:
-        checks["faults"] = faults.check_ready
     # The relay has connections of its own: a broker that hangs keeps one, and requests must not miss it.
     queue = Database(settings.database_url, f"{name}-relay", pool_max=2, statement_timeout_s=RELAY_STATEMENT_S)
     relay = relay_of(settings, settings.database_url, Outbox(queue, name), stream, signals, clock)
@@ -176,8 +173,6 @@ def owner(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            if faults is not None:
-                stack.callback(faults.close)
             await database.start()
             stack.push_async_callback(database.close)
             await schema.wait()
@@ -231,7 +226,7 @@ def owner(
             *(faults.routes(operators) if faults else []),
         ],
         lifespan=lifespan,
-        checks=checks,
+        checks={"database": database.check, "schema": schema.check, "restore": restorer.check},
         faults=faults,
         clock=clock,
     )

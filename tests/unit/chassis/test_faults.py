@@ -95,14 +95,12 @@ async def trial(tmp_path: Path) -> AsyncIterator[Trial]:
         signals=signals,
         routes=[Route("POST", "/work", work, "Work"), Route("POST", "/other", work, "Other work")],
         admin_routes=faults.routes(Guard(verifier, ["operator"], signals)),
-        checks={"faults": faults.check_ready},
         faults=faults,
         clock=clock,
     )
     token = MintedTokens(str(tmp_path / "key.pem"), "operator", "tally", clock)("trial")
     async with running(service) as addresses:
         yield Trial(addresses.url, addresses.admin_url, faults, signals, token, done, said)
-        faults.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
