@@ -11,20 +11,21 @@ from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args
 from uuid import UUID
 
 import click
 
 from tally.chassis.faults import Kind
-from tally.local import outcomes, prometheus, services, walkthrough
+from tally.halves.restore import Skippable
+from tally.local import outcomes, prometheus, reports, services, walkthrough
 from tally.local import run as local
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
 from tally.local.control import Remote
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
-from tally.local.reports import in_words
+from tally.resilience.breaker import Mode
 
 ASK_AGAIN_S = 0.5
 
@@ -195,7 +196,7 @@ def list_breakers(service: str) -> None:
 @click.argument("service")
 @click.argument("peer")
 @click.argument("kind")
-@click.argument("mode", type=click.Choice(["auto", "forced_open", "forced_closed", "observe"]))
+@click.argument("mode", type=click.Choice([mode.value for mode in Mode]))
 @in_one_sentence
 def force_breaker(service: str, peer: str, kind: str, mode: str) -> None:
     """Hold SERVICE's breaker for calls of KIND to PEER in MODE; auto frees it."""
@@ -355,13 +356,13 @@ def begin_restore(service: str, reason: str) -> None:
 def report_restore(service: str) -> None:
     """What the last restore of SERVICE brought back, and what it could not. Exit code 2 while it is under way."""
     status = _operator().restore(service)
-    click.echo(in_words(status))
+    click.echo(reports.in_words(status))
     sys.exit(2 if status["restoring"] else 0)
 
 
 @restore.command("skip")
 @click.argument("service")
-@click.argument("what", type=click.Choice(["stream", "peer"]))
+@click.argument("what", type=click.Choice(get_args(Skippable)))
 @in_one_sentence
 def skip_in_restore(service: str, what: str) -> None:
     """Let SERVICE go on without the stream, or without a peer that is being restored itself."""

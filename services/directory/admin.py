@@ -15,10 +15,21 @@ from starlette.responses import Response
 
 from services.directory import audit
 from services.directory.chain import Entry
-from services.directory.reading import PROBLEMS, link
+from services.directory.reading import PROBLEMS
 from tally.chassis.auth import Guard
 from tally.chassis.database import Database
-from tally.chassis.http import AFTER, LIMIT, QueryParameter, Route, after, cursor, json_response, limit, query_value
+from tally.chassis.http import (
+    AFTER,
+    LIMIT,
+    QueryParameter,
+    Route,
+    after,
+    cursor,
+    json_response,
+    limit,
+    link,
+    query_value,
+)
 from tally.chassis.problems import Problem
 from tally.messaging.rebuild import Rebuild, shown
 from tally.messaging.stream import StreamUnavailable

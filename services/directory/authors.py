@@ -10,13 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.directory import views
-from services.directory.listing import BEGINNING, Listing, Order
+from services.directory.listing import BEGINNING, MOST, Listing, Order
 from services.directory.reading import Reading, list_of, queries, read
 from tally.chassis.body import NO_NUL
 from tally.chassis.http import QueryParameter, Route, path_uuid, query_value
 from tally.chassis.problems import Problem
-
-_MOST: Final = 2**63 - 1
 
 NAME: Final = QueryParameter(
     "name",
@@ -28,7 +26,7 @@ _AUTHORS: Final = Listing(
     {
         "id": Order("a.id", UUID(int=0)),
         "name": Order('a.full_name COLLATE "C"', ""),
-        "attendances": Order("a.attendances", _MOST, descending=True),
+        "attendances": Order("a.attendances", MOST, descending=True),
     },
     found=("$4::text IS NULL", "a.words @@ websearch_to_tsquery('simple', $4)"),
 )
@@ -37,11 +35,11 @@ _ATTENDANCES: Final = Listing(
     {
         "since": Order("a.operation", UUID(int=0)),
         "starts_at": Order("coalesce(e.starts_at, 'infinity')", BEGINNING),
-        "attendees": Order("e.attendees", _MOST, descending=True),
+        "attendees": Order("e.attendees", MOST, descending=True),
     },
     id="operation",
 )
-_CO_ATTENDEES: Final = Listing("co_attendee", {"together": Order("b.together", _MOST, descending=True)})
+_CO_ATTENDEES: Final = Listing("co_attendee", {"together": Order("b.together", MOST, descending=True)})
 
 
 class Authors:

@@ -9,18 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.directory import views
-from services.directory.listing import BEGINNING, Listing, Order
+from services.directory.listing import BEGINNING, MOST, Listing, Order
 from services.directory.reading import Reading, list_of, queries, read
 from tally.chassis.http import Route, path_uuid, query_value
 from tally.chassis.problems import Problem
-
-_MOST: Final = 2**63 - 1
 
 _EVENTS: Final = Listing(
     "event",
     {
         "id": Order("e.id", UUID(int=0)),
-        "attendees": Order("e.attendees", _MOST, descending=True),
+        "attendees": Order("e.attendees", MOST, descending=True),
         "starts_at": Order("coalesce(e.starts_at, 'infinity')", BEGINNING),
     },
     found=("$4::uuid IS NULL", "e.conference = $4"),

@@ -22,6 +22,8 @@ _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)
 #: Before every time: PostgreSQL's `-infinity`, as asyncpg knows it.
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+#: Above every count.
+MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,9 +79,4 @@ def entry(row: Record) -> Entry:
 
 
 def _columns(rows: Sequence[Row]) -> list[list[Any]]:
-    return [[getattr(row, name) for row in rows] for name in _ORDER]
-
-
-_ORDER: Final = (
-    "operation", "state", "at", "event_id", "reason", "service", "attempt", "author", "event", "detail", "trace",
-)  # fmt: skip
+    return [[getattr(row, name) for row in rows] for name in Row.__struct_fields__]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from services.directory import log
 from services.directory.listen import Listeners
-from services.directory.reading import PROBLEMS, link
+from services.directory.reading import PROBLEMS
 from services.directory.states import FINAL, SAGA_STATES, STATES
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.database import Database
 from tally.chassis.http import (
     AFTER,
@@ -29,6 +29,7 @@ from tally.chassis.http import (
     cursor,
     json_response,
     limit,
+    link,
     path_uuid,
     query_value,
 )
@@ -103,7 +104,7 @@ class Operations:
     async def _page(self, request: Request) -> Response:
         state, age = query_value(request, STATE), query_value(request, OLDER_THAN)
         most, start = limit(request), after(request) or UUID(int=0)
-        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        now = utc(self._clock.now_ms())
         before = now - _duration(age) if age else now + timedelta(days=1)
         query = log.queries.ended if state in FINAL else log.queries.open
         rows = await self._database.fetch(query, state, before, start, most + 1)

@@ -7,15 +7,16 @@ interleaving was, the view is the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID
 
+from tally.chassis.clock import utc
 from tally.chassis.database import Connection, Queries, load_queries
 from tally.messaging.digest import Table
-from tally.messaging.event import PREFIX, Event
+from tally.messaging.event import PREFIX, Event, newest
 from tally.messaging.inbox import Delivered
 from tally.protocol import operation
 
@@ -42,9 +43,9 @@ class Projection:
 
     async def apply(self, tx: Connection, delivered: Sequence[Delivered]) -> None:
         """What these events tell, in the caller's transaction. An event that tells less than it must raises."""
-        newest = _newest(one.event for one in delivered)
+        told = newest(one.event for one in delivered)
         for entity, query in _QUERIES.items():
-            if rows := [_ROW[entity](event) for event in newest if event.entity == entity]:
+            if rows := [_ROW[entity](event) for event in told if event.entity == entity]:
                 await tx.execute(getattr(self._queries, query), *(list(column) for column in zip(*rows, strict=True)))
 
     async def empty(self, tx: Connection) -> None:
@@ -59,27 +60,13 @@ def queries_of(schema: str) -> Queries:
     return load_queries(files("services.directory").joinpath("projection.sql"), schema=schema)
 
 
-def _newest(events: Iterable[Event]) -> list[Event]:
-    """The last word on each subject: a statement can write a row only once."""
-    found: dict[tuple[str, UUID], Event] = {}
-    for event in events:
-        key = (event.entity, event.subject)
-        if key not in found or found[key].order < event.order:
-            found[key] = event
-    return list(found.values())
-
-
-def _order(event: Event) -> tuple[UUID, int]:
-    return event.incarnation, event.entityversion
-
-
 def _author(event: Event) -> tuple[Any, ...]:
-    return (event.subject, str(event.data["full_name"]), *_order(event), event.change == "deleted")
+    return (event.subject, str(event.data["full_name"]), *event.order, event.change == "deleted")
 
 
 def _conference(event: Event) -> tuple[Any, ...]:
     data = event.data
-    return (event.subject, str(data["acronym"]), data.get("name"), *_order(event), event.change == "deleted")
+    return (event.subject, str(data["acronym"]), data.get("name"), *event.order, event.change == "deleted")
 
 
 def _event(event: Event) -> tuple[Any, ...]:
@@ -92,7 +79,7 @@ def _event(event: Event) -> tuple[Any, ...]:
         data.get("title"),
         None if starts_at is None else datetime.fromisoformat(starts_at),
         data.get("capacity"),
-        *_order(event),
+        *event.order,
         event.change == "deleted",
     )
 
@@ -104,10 +91,10 @@ def _attendance(event: Event) -> tuple[Any, ...]:
         UUID(data["author"]),
         UUID(data["event"]),
         live,
-        datetime.fromtimestamp(operation.time_ms(event.subject) / 1000, UTC),
+        utc(operation.time_ms(event.subject)),
         None if live else event.time,
         data.get("reason"),
-        *_order(event),
+        *event.order,
     )
 
 

@@ -30,6 +30,7 @@ from tally.chassis.http import (
     QueryParameter,
     Route,
     json_response,
+    link,
     preferences,
     query_value,
 )
@@ -85,14 +86,6 @@ class Reading:
 
     def _fresh(self) -> dict[str, Any]:
         return {"as_of": self._freshness.as_of, "lag_s": self._freshness.lag_s}
-
-
-def link(request: Request, next: str | None) -> dict[str, str]:
-    """Where the next page is, as a header."""
-    if next is None:
-        return {}
-    url = request.url.include_query_params(after=next)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
 
 
 def list_of(item: type[Struct], name: str) -> Any:

@@ -6,12 +6,13 @@ Assumes the table `operation_kind`, which says what the states mean. An operatio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
 
+from tally.chassis.clock import utc
 from tally.messaging.event import PREFIX, Event
 from tally.protocol import operation
 
@@ -34,7 +35,7 @@ _TIMED: Final = (7, 8)
 
 
 class Row(Struct, frozen=True):
-    """One state of one operation."""
+    """One state of one operation; its fields are the parameters of `append`, in this order."""
 
     operation: UUID
     state: str
@@ -63,7 +64,7 @@ def rows_of(event: Event) -> Iterator[Row]:
 
 def requested_at(id: UUID) -> datetime | None:
     """When an operation was requested; None for an id that does not tell."""
-    return datetime.fromtimestamp(operation.time_ms(id) / 1000, UTC) if id.version in _TIMED else None
+    return utc(operation.time_ms(id)) if id.version in _TIMED else None
 
 
 def _row(event: Event, state: str, data: dict[str, Any]) -> Row:

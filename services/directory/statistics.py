@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.directory.reading import Reading, list_of, queries, read
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.http import QueryParameter, Route, after, cursor, limit, query_value
 
 #: By how much the range begins before its end, where it is not given.
@@ -56,7 +56,7 @@ class Statistics:
     async def _attendance(self, request: Request) -> Response:
         headers = await self._reading.waited(request)
         bucket = query_value(request, BUCKET) or "hour"
-        end = query_value(request, TO) or datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        end = query_value(request, TO) or utc(self._clock.now_ms())
         begin = query_value(request, FROM) or max(end, _EPOCH + _SPANS[bucket]) - _SPANS[bucket]
         most, last = limit(request), after(request)
         beyond = _EPOCH - _MICROSECOND if last is None else _moment(last)

@@ -8,12 +8,12 @@ from going back, and a mail that needs an author who is not known yet waits for 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.database import Connection, load_queries
 from tally.chassis.signals import Signals
 from tally.messaging.event import PREFIX, Event
@@ -123,4 +123,4 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _now(clock: Clock) -> datetime:
-    return datetime.fromtimestamp(clock.now_ms() / 1000, UTC)
+    return utc(clock.now_ms())

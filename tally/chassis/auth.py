@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,7 +32,7 @@ from starlette.responses import Response
 from tally.chassis import context
 from tally.chassis.body import flaw
 from tally.chassis.clock import Clock
-from tally.chassis.http import Route
+from tally.chassis.http import Handler, Route
 from tally.chassis.problems import Problem
 from tally.chassis.settings import READABLE_FILE, ServiceSettings
 from tally.chassis.signals import Signals
@@ -59,8 +59,6 @@ _FETCH_S: Final = 2.0
 #: Verified tokens that are remembered until they expire: checking a signature costs more than a small request.
 _REMEMBERED_MAX: Final = 1024
 _TOKEN_MAX: Final = 8192
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class GuardedSettings(ServiceSettings, frozen=True, kw_only=True):

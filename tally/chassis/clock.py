@@ -8,6 +8,7 @@ hosts); `monotonic_s` measures (deadlines, durations; it means nothing outside t
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -19,6 +20,11 @@ class Clock(Protocol):
     def monotonic_s(self) -> float:
         """Seconds since some instant of this process; never goes back."""
         ...
+
+
+def utc(ms: int) -> datetime:
+    """The moment of the wall clock, as a date."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 class SystemClock:

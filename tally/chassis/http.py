@@ -248,6 +248,14 @@ def cursor(last: UUID) -> str:
     return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode("ascii")
 
 
+def link(request: Request, next: str | None) -> dict[str, str]:
+    """Where the next page is, as a header."""
+    if next is None:
+        return {}
+    url = request.url.include_query_params(after=next)
+    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
+
+
 class Preferences(Struct, frozen=True):
     """The preferences of RFC 7240 that Tally knows."""
 

@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 
 PREFIX: Final = "TALLY_"
 _PORT_MAX: Final = 65535
-_ADMIN_OFFSET: Final = 1000
+ADMIN_OFFSET: Final = 1000
 
 # What `Meta(extra=…)` may say of a setting: show its value nowhere; it names a file that must be readable.
 SECRET: Final[dict[str, Any]] = {"secret": True}
@@ -101,7 +101,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.admin_port == 0 and self.port != 0:
-            msgspec.structs.force_setattr(self, "admin_port", self.port + _ADMIN_OFFSET)
+            msgspec.structs.force_setattr(self, "admin_port", self.port + ADMIN_OFFSET)
 
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
@@ -112,8 +112,8 @@ class ServiceSettings(Struct, frozen=True, kw_only=True):
         if bool(values.get("tls_cert_file")) != bool(values.get("tls_key_file")):
             yield f"{PREFIX}TLS_CERT_FILE and {PREFIX}TLS_KEY_FILE go together: set both, or neither."
         port, admin_port = values.get("port", 0), values.get("admin_port", 0)
-        if port > _PORT_MAX - _ADMIN_OFFSET and admin_port == 0:
-            yield f"{PREFIX}ADMIN_PORT must be set: {PREFIX}PORT + {_ADMIN_OFFSET} is above {_PORT_MAX}."
+        if port > _PORT_MAX - ADMIN_OFFSET and admin_port == 0:
+            yield f"{PREFIX}ADMIN_PORT must be set: {PREFIX}PORT + {ADMIN_OFFSET} is above {_PORT_MAX}."
         if port == admin_port != 0:
             yield f"{PREFIX}ADMIN_PORT must differ from {PREFIX}PORT, and both are {port}."
 

@@ -6,7 +6,6 @@ stored it, refused when it was not even sent, and otherwise its outcome is unkno
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from random import Random
 from typing import Literal
@@ -17,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tally.chassis import context, idempotency
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.http import json_response
 from tally.chassis.problems import Problem
 from tally.gateway.notes import Notes
@@ -69,7 +68,7 @@ class Desk:
             id,
             left,
             right,
-            datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC),
+            utc(self._clock.now_ms()),
             here.traceparent if here is not None and here.sampled else None,
             here.actor if here is not None else None,
         )

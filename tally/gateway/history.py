@@ -23,7 +23,17 @@ from tally.chassis import context
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client, Rejected, Reply
 from tally.chassis.clock import Clock
-from tally.chassis.http import AFTER, LASTING, LIMIT, QueryParameter, Route, encoded_response, path_uuid, query_value
+from tally.chassis.http import (
+    AFTER,
+    LASTING,
+    LIMIT,
+    QueryParameter,
+    Route,
+    encoded_response,
+    link,
+    path_uuid,
+    query_value,
+)
 from tally.chassis.problems import Problem
 from tally.resilience.deadline import Deadline
 
@@ -127,7 +137,7 @@ class Directory:
                     next = msgspec.json.decode(body, type=_Page).next
                 except ValueError:
                     raise _unavailable() from None
-                return encoded_response(body, headers=_link(request, next))
+                return encoded_response(body, headers=link(request, next))
             case Rejected(code=code, detail=detail) if code in ("invalid-query", "overloaded"):
                 raise Problem(code, detail, service=PEER)
             case _:
@@ -181,13 +191,6 @@ class Directory:
                 return  # the listener comes back, with the id of what it heard last
             finally:
                 self._open.discard(response)
-
-
-def _link(request: Request, next: str | None) -> dict[str, str] | None:
-    if next is None:
-        return None
-    url = request.url.include_query_params(after=next)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
 
 
 def _unavailable() -> Problem:

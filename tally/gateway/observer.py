@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 
 from tally.chassis import context
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.signals import Signals, SpanBlock, exemplar
 from tally.gateway.report import Reporter
 from tally.protocol.participant import Reason
@@ -114,7 +114,7 @@ class Observed:
 
     def compensated(self, operation: str, reason: str, outcome: str, op: UUID) -> None:
         self._signals.compensations_total(operation, reason, outcome).inc()
-        here, at = context.current(), datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        here, at = context.current(), utc(self._clock.now_ms())
         self.compensations.append(Compensation(at, op, reason, outcome, None if here is None else here.trace_id))
         log.info("compensated", operation=str(op), reason=reason, outcome=outcome)
 

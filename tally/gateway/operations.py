@@ -24,7 +24,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from tally.chassis.clock import Clock
-from tally.messaging.event import PREFIX, Event, decode
+from tally.messaging.event import NO_INCARNATION, PREFIX, Event, decode
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 from tally.protocol import operation
 from tally.protocol.relationship import Relationship
@@ -37,7 +37,6 @@ PARTITIONS: Final = 16
 FINAL: Final = frozenset({"confirmed", "rejected", "abandoned"})
 _VERSION: Final = 0xF << 76
 _VERSION_8: Final = 0x8 << 76
-_NO_INCARNATION: Final = UUID(int=0)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -132,7 +131,7 @@ class Operations:
             type=f"operation.{state}",
             time=_EPOCH + timedelta(microseconds=version),
             subject=deferral.operation,
-            incarnation=_NO_INCARNATION,
+            incarnation=NO_INCARNATION,
             entityversion=version,
             traceparent=deferral.traceparent,
             actor=deferral.actor,

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
 
 from tally.chassis import context
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.signals import Signals
-from tally.messaging.event import Event
+from tally.messaging.event import NO_INCARNATION, Event
 from tally.messaging.stream import EventRefused, Stream, StreamUnavailable
 from tally.protocol.relationship import Relationship
 
@@ -25,7 +24,6 @@ _KEPT_MAX: Final = 10_000
 #: So that a message stays far below what the broker takes (1 MiB).
 _ITEMS_MAX: Final = 1000
 _ACK_S: Final = 2.0
-_NO_INCARNATION: Final = UUID(int=0)
 
 #: Operation, state, when (Unix milliseconds), left, right, reason, and where the request came from.
 _Note: TypeAlias = tuple[UUID, str, int, UUID, UUID, str | None, context.Context | None]
@@ -83,9 +81,9 @@ class Reporter:
             id=uuid4(),
             source=self._source,
             type="operation.reported",
-            time=datetime.fromtimestamp(now_ms / 1000, UTC),
+            time=utc(now_ms),
             subject=uuid4(),
-            incarnation=_NO_INCARNATION,
+            incarnation=NO_INCARNATION,
             entityversion=now_ms * 1000,
             data={"items": [self._item(*note) for note in notes]},
         )
@@ -103,7 +101,7 @@ class Reporter:
         item: dict[str, Any] = {
             "operation": op,
             "state": state,
-            "at": datetime.fromtimestamp(at_ms / 1000, UTC),
+            "at": utc(at_ms),
             self._left: left,
             self._right: right,
         }

@@ -7,7 +7,7 @@ nothing was recorded, and what is unknown says where to ask.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, assert_never
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tally.chassis import context, idempotency
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.http import (
     AFTER,
     LIMIT,
@@ -26,6 +26,7 @@ from tally.chassis.http import (
     cursor,
     encoded_response,
     json_response,
+    link,
     path_uuid,
     preferences,
 )
@@ -279,7 +280,7 @@ class RelationRoutes:
             items,
             msgspec.json.encode(tail)[1:],
         )
-        return encoded_response(body, headers=_link(request, next))
+        return encoded_response(body, headers=link(request, next))
 
     async def _operation(self, request: Request) -> Response:
         op, deadline = path_uuid(request, "operation"), self._deadline()
@@ -332,7 +333,7 @@ class RelationRoutes:
     # -- inside
 
     def _related(self, status: int, left: UUID, right: UUID, op: UUID) -> Response:
-        since = datetime.fromtimestamp(operation.time_ms(op) / 1000, UTC)
+        since = utc(operation.time_ms(op))
         resource = self._resource(right, left, op, since)
         return json_response(resource, status, {"Location": self._location(left, right)})
 
@@ -435,13 +436,6 @@ _IN_WORDS = {
 }
 
 
-def _link(request: Request, next: str | None) -> dict[str, str] | None:
-    if next is None:
-        return None
-    url = request.url.include_query_params(after=next)
-    return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
-
-
 def _degraded(missing: Missing) -> Degraded:
-    since = None if missing.since_ms is None else datetime.fromtimestamp(missing.since_ms / 1000, UTC)
+    since = None if missing.since_ms is None else utc(missing.since_ms)
     return Degraded(missing.service, _IN_WORDS.get(missing.reason, missing.reason), since, missing.as_of)

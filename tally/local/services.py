@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tally.chassis.settings import ADMIN_OFFSET
 from tally.local.failure import LocalError
 from tally.local.processes import LOOPBACK, holder, is_taken
 
-ADMIN_OFFSET = 1000
 OFFSET_VARIABLE = "TALLY_PORT_OFFSET"
 PREFIX = "TALLY_LOCAL_"
 # What is ours, not a service's.

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tally.chassis.settings import ADMIN_OFFSET
 from tally.local.ask import not_ready
 from tally.local.child import BACKOFF_S, Child, OnEvent, OnLine, in_words
 from tally.local.failure import LocalError
@@ -33,7 +34,6 @@ from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
 from tally.local.processes import FREE_PORTS, free_port
 from tally.local.services import (
-    ADMIN_OFFSET,
     SERVICES,
     Program,
     check_ports,

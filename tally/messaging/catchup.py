@@ -32,7 +32,7 @@ from uuid_utils.compat import uuid7
 
 from tally.chassis.body import flaw
 from tally.chassis.database import Connection, Record, load_queries, storable
-from tally.messaging.event import PREFIX, Event, decode
+from tally.messaging.event import PREFIX, Event, decode, newest
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 from tally.protocol import operation
 
@@ -100,18 +100,18 @@ class CatchUp:
         await self._apply(session)
 
     async def _take(self, session: Patient, events: Sequence[Event]) -> None:
-        newest = _newest(events)
+        told = newest(events)
         await session.execute(
             queries.take,
-            [event.entity for event in newest],
-            [event.subject for event in newest],
-            [event.incarnation for event in newest],
-            [event.entityversion for event in newest],
-            [event.change in _ENDS for event in newest],
-            [msgspec.json.encode(event.data).decode() for event in newest],
-            [event.id for event in newest],
-            [event.type for event in newest],
-            [event.time for event in newest],
+            [event.entity for event in told],
+            [event.subject for event in told],
+            [event.incarnation for event in told],
+            [event.entityversion for event in told],
+            [event.change in _ENDS for event in told],
+            [msgspec.json.encode(event.data).decode() for event in told],
+            [event.id for event in told],
+            [event.type for event in told],
+            [event.time for event in told],
         )
 
     async def _apply(self, session: Patient) -> None:
@@ -236,13 +236,3 @@ def _decoded(bodies: Iterable[bytes], entities: Container[str]) -> list[Event]:
 def _matters(event: Event, later: Mapping[str, int]) -> bool:
     after_ms = later.get(event.entity)
     return after_ms is None or operation.time_ms(event.subject) > after_ms
-
-
-def _newest(events: Iterable[Event]) -> list[Event]:
-    """Each subject once, in its newest state."""
-    by_subject: dict[tuple[str, UUID], Event] = {}
-    for event in events:
-        key = (event.entity, event.subject)
-        if key not in by_subject or event.order > by_subject[key].order:
-            by_subject[key] = event
-    return list(by_subject.values())

@@ -7,6 +7,7 @@ arrive in; `traceparent` is the request that caused it, if somebody records that
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -18,6 +19,8 @@ from tally.chassis.body import check_time
 
 #: All events are published below this subject: ``tally.event.<entity>.<change>.<id>``.
 PREFIX: Final = "tally.event"
+#: Of an event that no database tells: nothing of it is ever restored.
+NO_INCARNATION: Final = UUID(int=0)
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,6 +61,16 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def stream_subject(self) -> str:
         """Where it is published."""
         return f"{PREFIX}.{self.type}.{self.subject}"
+
+
+def newest(events: Iterable[Event]) -> list[Event]:
+    """The last word on each subject: a statement can write a row only once."""
+    found: dict[tuple[str, UUID], Event] = {}
+    for event in events:
+        key = (event.entity, event.subject)
+        if key not in found or found[key].order < event.order:
+            found[key] = event
+    return list(found.values())
 
 
 _encoder = msgspec.json.Encoder()

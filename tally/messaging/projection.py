@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from nats.errors import Error as NatsError
 
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.messaging.inbox import Delivered
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 
@@ -60,7 +60,7 @@ class Freshness:
     @property
     def as_of(self) -> datetime | None:
         """None as long as this process has seen neither an event nor the end of the stream."""
-        return datetime.fromtimestamp(self._as_of_ms / 1000, UTC) if self._as_of_ms else None
+        return utc(self._as_of_ms) if self._as_of_ms else None
 
     @property
     def lag_s(self) -> float | None:

@@ -16,10 +16,10 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from tally.chassis.settings import ADMIN_OFFSET
 from tally.local.ask import ask
 from tally.local.failure import LocalError
 from tally.local.keys import token_variables
-from tally.local.services import ADMIN_OFFSET
 from tally.local.stack import LocalStack, free_ports
 from tally.local.walkthrough import Demonstration
 from tests.support.folders import scratch_folder

@@ -24,6 +24,7 @@ from tally.chassis.faults import Kind as FaultKind
 from tally.chassis.http import Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.signals import Signals
+from tally.gateway.history import PEER
 from tally.gateway.observer import Observed
 from tally.gateway.ui.actions import Actions, Retry
 from tally.gateway.ui.feed import Feed
@@ -47,7 +48,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 #: Where the operation log is, if it is anywhere.
-_DIRECTORY: Final = "directory"
 
 
 class Place(Struct, frozen=True):
@@ -113,7 +113,7 @@ class Page:
             faults,
             signals,
             clock,
-            directory_url=urls.get(_DIRECTORY),
+            directory_url=urls.get(PEER),
             mail_url=mail_url,
         )
         self._feed = Feed(snapshots.take, clock)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from tally.chassis.calls import Calls
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.faults import Active, Faults
 from tally.chassis.signals import Signals
 from tally.gateway.observer import Compensation, Observed
-from tally.gateway.ui.lookout import Lookout, Remembered, Seen, Unreached, Visitor, items_of
+from tally.gateway.ui.lookout import WITHIN_S, Lookout, Remembered, Seen, Unreached, Visitor, items_of
 from tally.messaging.stream import Stream
 from tally.protocol.relationship import Relationship
 
@@ -29,7 +29,7 @@ _SHOWN_MAX: Final = 20
 _OPERATIONS_S: Final = 3.0
 _MAILS_S: Final = 2.0
 _FAN_OUT: Final = "tally_fanout_duration_seconds"
-_OPERATION_FIELDS: Final = ("id", "state", "age_s", "attempts", "reason", "service", "author", "event")
+_OPERATION_FIELDS: Final = ("id", "state", "age_s", "attempts", "reason", "service")
 _MAIL_FIELDS: Final = ("id", "to", "subject", "date", "operation")
 
 
@@ -120,7 +120,7 @@ class Snapshots:
         closed_ms = self._lookout.closed_ms
         return msgspec.json.encode(
             Snapshot(
-                at=datetime.fromtimestamp(now_ms / 1000, UTC),
+                at=utc(now_ms),
                 services=[*services, self._broker()],
                 breakers=self._breakers(),
                 creates=self._creates(),
@@ -164,7 +164,7 @@ class Snapshots:
         if url is None:
             return Listed("absent")
         try:
-            answer = await self._visitor.ask("GET", url.rstrip("/") + path, within_s=0.9)
+            answer = await self._visitor.ask("GET", url.rstrip("/") + path, within_s=WITHIN_S)
         except Unreached as error:
             return Listed("away", detail=str(error))
         if (items := items_of(answer)) is None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tally.chassis.settings import ADMIN_OFFSET
 from tally.local.ask import not_ready
 from tally.local.processes import free_port
-from tally.local.services import ADMIN_OFFSET, Place, service
+from tally.local.services import Place, service
 from tally.local.stack import LocalStack
 
 READY_TIMEOUT_S = 60.0
