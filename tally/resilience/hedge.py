@@ -16,12 +16,10 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
-
-from tally.resilience.fan_out import reap
 
 T = TypeVar("T")
 
@@ -130,7 +128,7 @@ async def hedged(
             hedge.answered(clock() - begun_s)
         return winner.result()
     finally:
-        await reap(copies)
+        await _reap(copies)
 
 
 async def _first_good(copies: Sequence[asyncio.Future[T]], accept: Callable[[T], bool]) -> asyncio.Future[T]:
@@ -145,3 +143,25 @@ async def _first_good(copies: Sequence[asyncio.Future[T]], accept: Callable[[T],
 
 def _is_good(copy: asyncio.Future[T], accept: Callable[[T], bool]) -> bool:
     return not copy.cancelled() and copy.exception() is None and accept(copy.result())
+
+
+async def _reap(copies: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancels what still runs, and returns when all of it has ended; their results are nobody's any more.
+
+    A cancellation that comes meanwhile waits until then: a copy left running would act on behalf of nobody.
+    """
+    running = {copy for copy in copies if not copy.done()}
+    for copy in running:
+        copy.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while running:
+        try:
+            _, running = await asyncio.wait(running)
+        except asyncio.CancelledError as stop:
+            cancelled = stop
+            running = {copy for copy in running if not copy.done()}
+    for copy in copies:
+        if not copy.cancelled():
+            copy.exception()  # marks it as seen, else asyncio complains that nobody retrieved it
+    if cancelled is not None:
+        raise cancelled

@@ -186,6 +186,37 @@ def test_a_cancelled_race_cancels_both(virtual: Virtual[Any]) -> None:
     assert (copies.begun, copies.cancelled) == (2, 2)
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_cancelled_race_ends_after_both_copies_and_is_not_forgotten(answered: bool, virtual: Virtual[Any]) -> None:
+    """Not even one that takes its time to end is left behind, nor if the race is cancelled again meanwhile."""
+    ended = []
+
+    async def main() -> None:
+        loop, copies = asyncio.get_running_loop(), itertools.count()
+
+        async def stubborn() -> str:
+            if next(copies) and answered:
+                return "second"  # and the first one's end is being waited for when the cancellation comes
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(3.0)
+                ended.append(loop.time())
+            return "never"
+
+        racing = asyncio.ensure_future(hedged(stubborn, a_hedge(), clock=loop.time))
+        await asyncio.sleep(1.0)
+        racing.cancel()
+        await asyncio.sleep(0.1)
+        racing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await racing
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual(main)
+    assert len(ended) == (1 if answered else 2)
+
+
 def test_it_cuts_the_tail_for_five_calls_in_a_hundred(virtual: Virtual[Any]) -> None:
     """3 % of calls take 1 s, the others 10 ms: with hedging the 99th percentile is out of the tail."""
 
