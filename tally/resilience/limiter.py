@@ -7,7 +7,7 @@ averaged over windows (their `WindowedLimit`), since single ones say little. Veg
 simulated overload (one server, ten times its capacity for minutes) Gradient2's long-term average learns the overload
 as normal and lets the queue grow half as long again.
 
-Health and admin endpoints are never to be asked. `share` below 1 keeps room for more important requests.
+Health and admin endpoints are never to be asked.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ class Limiter:
     def __init__(self, settings: LimiterSettings, random: Callable[[], float]) -> None:
         self.settings = settings
         self.in_flight = 0
-        self.admitted = 0
         self.shed = 0
         self._limit = Vegas(settings, random)
         self._sample = _Sample()
@@ -75,35 +74,30 @@ class Limiter:
     def limit(self) -> int:
         return self._limit.limit
 
-    def admit(self, now_s: float, *, share: float = 1.0) -> Admitted | Shed:
+    def admit(self, now_s: float) -> Admitted | Shed:
         """May this request be served?"""
-        if self.in_flight >= self.limit * share:  # so even the smallest share has one place
+        if self.in_flight >= self.limit:
             self.shed += 1
             return Shed(self.settings.retry_after_s)
         self.in_flight += 1
-        self.admitted += 1
         return Admitted(now_s, self.in_flight)
 
-    def release(self, admitted: Admitted, now_s: float, *, dropped: bool = False, ignored: bool = False) -> None:
-        """The request is over.
-
-        `dropped`: it ran into its deadline, a sign of overload whatever it measured. `ignored`: it measured
-        something else than this server's speed (cancelled by the client, refused before any work).
-        """
+    def release(self, admitted: Admitted, now_s: float, *, ignored: bool = False) -> None:
+        """The request is over. `ignored`: it measured something else than this server's speed."""
         if admitted.released:
             raise RuntimeError("an admission is released once: this one was released before")
         admitted.released = True
         self.in_flight -= 1
         if not ignored:
-            self._measure(now_s - admitted.at_s, admitted.in_flight, dropped, now_s)
+            self._measure(now_s - admitted.at_s, admitted.in_flight, now_s)
 
-    def _measure(self, rtt_s: float, in_flight: int, dropped: bool, now_s: float) -> None:
+    def _measure(self, rtt_s: float, in_flight: int, now_s: float) -> None:
         if self._sample_ends_s is None:
             self._sample_ends_s = now_s + self.settings.window_s
-        self._sample.add(rtt_s, in_flight, dropped)
+        self._sample.add(rtt_s, in_flight)
         if now_s < self._sample_ends_s or self._sample.calls < self.settings.window_calls_min:
             return
-        self._limit.update(self._sample.rtt_s, self._sample.in_flight_max, self._sample.dropped)
+        self._limit.update(self._sample.rtt_s, self._sample.in_flight_max)
         self._sample = _Sample()
         self._sample_ends_s = now_s + self.settings.window_s
 
@@ -114,19 +108,17 @@ class Limiter:
 class _Sample:
     """What one window measured."""
 
-    __slots__ = ("calls", "dropped", "in_flight_max", "sum_s")
+    __slots__ = ("calls", "in_flight_max", "sum_s")
 
     def __init__(self) -> None:
         self.calls = 0
         self.sum_s = 0.0
         self.in_flight_max = 0
-        self.dropped = False
 
-    def add(self, rtt_s: float, in_flight: int, dropped: bool) -> None:
+    def add(self, rtt_s: float, in_flight: int) -> None:
         self.calls += 1
         self.sum_s += max(rtt_s, 1e-6)  # a coarse clock may say 0; the estimate divides by it
         self.in_flight_max = max(self.in_flight_max, in_flight)
-        self.dropped = self.dropped or dropped
 
     @property
     def rtt_s(self) -> float:
@@ -153,7 +145,7 @@ class Vegas:
         """The best response time seen since the last probe; infinite before the first."""
         return self._rtt_noload_s
 
-    def update(self, rtt_s: float, in_flight: int, dropped: bool) -> None:
+    def update(self, rtt_s: float, in_flight: int) -> None:
         self._updates += 1
         if self._updates >= self._probe_jitter * self._settings.probe_multiplier * self._estimate:
             self._updates = 0
@@ -162,14 +154,12 @@ class Vegas:
         elif rtt_s < self._rtt_noload_s:
             self._rtt_noload_s = rtt_s
         else:
-            moved = self._moved(rtt_s, in_flight, dropped)
+            moved = self._moved(rtt_s, in_flight)
             self._estimate = float(min(max(moved, self._settings.limit_min), self._settings.limit_max))
 
-    def _moved(self, rtt_s: float, in_flight: int, dropped: bool) -> float:
+    def _moved(self, rtt_s: float, in_flight: int) -> float:
         limit = self._estimate
         step = max(1, int(math.log10(max(1.0, limit))))
-        if dropped:
-            return limit - step
         if in_flight * 2 < limit:
             return limit  # nobody needed it: this window says nothing about the limit
         queued = math.ceil(limit * (1 - self._rtt_noload_s / rtt_s))
