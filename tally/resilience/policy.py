@@ -21,7 +21,7 @@ another call that retries.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -155,24 +155,20 @@ class Policy:
         deadline: Deadline,
         idempotent: bool,
         classify: Callable[[T], Verdict],
-        classify_error: Callable[[Exception], Verdict] = verdict_of_error,
-        permit: Permit | None = None,
     ) -> T | Withheld | TimedOut:
         """Makes the call, and makes it again where that is allowed and worth it.
 
-        `attempt` is given the seconds it has, and is cut off after them. `permit` is one from `reserve`, for
-        the first attempt; it is answered here in any case.
+        `attempt` is given the seconds it has, and is cut off after them.
         """
         spokesman: _Made[T] | None = None
         attempts = 0
         while True:
-            entered = await self._enter(deadline, permit)
-            permit = None
+            entered = await self._enter(deadline)
             if isinstance(entered, Withheld):
                 return entered if spokesman is None else spokesman.give()
             if attempts == 0:
                 self.budget.called(self._clock())  # only what is sent earns retries
-            made = await self._make(entered, attempt, deadline, classify, classify_error)
+            made = await self._make(entered, attempt, deadline, classify)
             attempts += 1
             spokesman = made.after(spokesman)
             delay_s = self._retry_in(made.verdict, attempts, idempotent, deadline)
@@ -191,17 +187,6 @@ class Policy:
             return self._withheld(Failure.BULKHEAD_FULL, self.bulkhead.settings.wait_max_s)
         return None
 
-    def reserve(self) -> Permit | Withheld:
-        """The breaker's leave for a call that is to follow at once: pass it to `call`, or `release` it."""
-        if self.bulkhead.full:
-            self._observer.bulkhead_rejected(self.peer, self.kind)
-            return self._withheld(Failure.BULKHEAD_FULL, self.bulkhead.settings.wait_max_s)
-        return self._acquire(self._clock())
-
-    def release(self, permit: Permit) -> None:
-        """Gives back a reserved permit that no call was made with."""
-        self.breaker.on_ignored(permit, self._clock())
-
     def _acquire(self, now_s: float) -> Permit | Withheld:
         permit = self.breaker.acquire(now_s)
         if isinstance(permit, Rejected):
@@ -209,12 +194,12 @@ class Policy:
             return self._withheld(Failure.BREAKER_OPEN, permit.retry_after_s)
         return permit
 
-    async def _enter(self, deadline: Deadline, permit: Permit | None) -> Permit | Withheld:
+    async def _enter(self, deadline: Deadline) -> Permit | Withheld:
         """A permit and a place in the bulkhead, or neither."""
         now_s = self._clock()
         if deadline.expired(now_s):
-            return self._turn_back(permit, Failure.DEADLINE_PASSED, now_s)
-        leave = self._acquire(now_s) if permit is None else self._still_welcome(deadline, permit, now_s)
+            return self._withheld(Failure.DEADLINE_PASSED, 0.0)
+        leave = self._acquire(now_s)
         if isinstance(leave, Withheld) or self.bulkhead.try_enter():
             return leave
         return await self._queue(deadline, leave, now_s)
@@ -244,9 +229,8 @@ class Policy:
         self.breaker.on_ignored(permit, now_s)
         return self._acquire(now_s)
 
-    def _turn_back(self, permit: Permit | None, failure: Failure, now_s: float) -> Withheld:
-        if permit is not None:
-            self.breaker.on_ignored(permit, now_s)
+    def _turn_back(self, permit: Permit, failure: Failure, now_s: float) -> Withheld:
+        self.breaker.on_ignored(permit, now_s)
         full = failure is Failure.BULKHEAD_FULL
         return self._withheld(failure, self.bulkhead.settings.wait_max_s if full else 0.0)
 
@@ -261,12 +245,11 @@ class Policy:
         attempt: Attempt[T],
         deadline: Deadline,
         classify: Callable[[T], Verdict],
-        classify_error: Callable[[Exception], Verdict],
     ) -> _Made[T]:
         begun_s = self._clock()
         timeout_s = min(self.settings.attempt_timeout_s, deadline.left_s(begun_s))
         try:
-            made = await self._timed(attempt, timeout_s, classify, classify_error)
+            made = await self._timed(attempt, timeout_s, classify)
         except asyncio.CancelledError:
             self._tell_of_cancellation(permit, deadline, timeout_s, begun_s)
             raise
@@ -286,7 +269,6 @@ class Policy:
         attempt: Attempt[T],
         timeout_s: float,
         classify: Callable[[T], Verdict],
-        classify_error: Callable[[Exception], Verdict],
     ) -> _Made[T]:
         try:
             async with asyncio.timeout(timeout_s) as limit:
@@ -294,9 +276,9 @@ class Policy:
         except TimeoutError as error:
             if limit.expired():
                 return _Made(TimedOut(self.peer, self.kind, timeout_s), None, SILENT)
-            return _Made(None, error, classify_error(error))
+            return _Made(None, error, verdict_of_error(error))
         except Exception as error:
-            return _Made(None, error, classify_error(error))
+            return _Made(None, error, verdict_of_error(error))
         return _Made(value, None, classify(value))
 
     def _tell_breaker(
@@ -358,22 +340,6 @@ class Policy:
 
     def __repr__(self) -> str:
         return f"<Policy {self.peer}/{self.kind} breaker={self.breaker.state} {self.bulkhead!r}>"
-
-
-def reserve_all(policies: Sequence[Policy]) -> list[Permit] | Withheld:
-    """Leave from every peer, or from none: for work that is useless unless all take part.
-
-    Of several refusals the one that lasts longest is given: before then the work would be refused again.
-    Awaits nothing, so permits that are given back were never missed by anybody.
-    """
-    leaves = [policy.reserve() for policy in policies]
-    refusals = [leave for leave in leaves if isinstance(leave, Withheld)]
-    if not refusals:
-        return [leave for leave in leaves if isinstance(leave, Permit)]
-    for policy, leave in zip(policies, leaves, strict=True):
-        if isinstance(leave, Permit):
-            policy.release(leave)
-    return max(refusals, key=lambda refusal: refusal.retry_after_s)
 
 
 # ── all of them ────────────────────────────────────────────────────────────────────────────────

@@ -34,7 +34,6 @@ class Failure(StrEnum):
     UNREACHABLE = "unreachable"  # no connection: not one byte was sent
     SILENT = "silent"  # sent, and no whole answer: time-out, reset, half a body. The effect is unknown
     OVERLOADED = "overloaded"  # the peer, or what it depends on, is too busy or down (503)
-    THROTTLED = "throttled"  # the peer asks this caller to slow down (429); it is not ill
     BROKEN = "broken"  # the peer failed in its own way (500, an answer that cannot be read)
     BREAKER_OPEN = "breaker_open"  # withheld here
     BULKHEAD_FULL = "bulkhead_full"  # withheld here
@@ -44,7 +43,7 @@ class Failure(StrEnum):
 # What is not in it is not tried again. BROKEN: the same message meets the same fault. BREAKER_OPEN and
 # BULKHEAD_FULL: waiting inside the request is the queue that both exist to prevent; the caller is told when
 # to come back. DEADLINE_PASSED: nobody waits.
-RETRYABLE: Final = frozenset({Failure.UNREACHABLE, Failure.SILENT, Failure.OVERLOADED, Failure.THROTTLED})
+RETRYABLE: Final = frozenset({Failure.UNREACHABLE, Failure.SILENT, Failure.OVERLOADED})
 
 
 class RetrySettings(msgspec.Struct, frozen=True, kw_only=True):

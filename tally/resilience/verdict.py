@@ -22,7 +22,6 @@ class Judgement(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"  # it is ill: connection errors, time-outs, 5xx, overload
     BUSINESS = "business"  # it works and said no (4xx): neither success nor failure
-    THROTTLED = "throttled"  # it works and asks us to slow down (429): neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,6 @@ BROKEN: Final = Verdict(Judgement.FAILURE, Failure.BROKEN)
 def overloaded(retry_after_s: float | None = None, *, nothing_done: bool = False) -> Verdict:
     """The peer, or something between, was too busy (503)."""
     return Verdict(Judgement.FAILURE, Failure.OVERLOADED, retry_after_s, nothing_done)
-
-
-def throttled(retry_after_s: float | None = None) -> Verdict:
-    """The peer asked us to slow down (429)."""
-    return Verdict(Judgement.THROTTLED, Failure.THROTTLED, retry_after_s, nothing_done=True)
 
 
 def verdict_of_error(error: Exception) -> Verdict:

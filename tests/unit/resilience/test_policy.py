@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tally.resilience.breaker import BreakerSettings, Cause, Mode, Permit, Reason, State
+from tally.resilience.breaker import BreakerSettings, Cause, Mode, Reason, State
 from tally.resilience.budget import BudgetSettings
 from tally.resilience.bulkhead import BulkheadSettings
 from tally.resilience.deadline import Deadline
 from tally.resilience.observer import Unobserved
-from tally.resilience.policy import Policies, Policy, PolicySettings, reserve_all
+from tally.resilience.policy import Policies, Policy, PolicySettings
 from tally.resilience.retry import Failure, RetrySettings
 from tally.resilience.verdict import (
     BROKEN,
@@ -28,7 +28,6 @@ from tally.resilience.verdict import (
     Verdict,
     Withheld,
     overloaded,
-    throttled,
     verdict_of_error,
 )
 
@@ -57,7 +56,6 @@ VERDICTS = {
     "503": overloaded(nothing_done=True),
     "503 maybe": overloaded(),
     "503 in 0.3": overloaded(0.3, nothing_done=True),
-    "429 in 0.3": throttled(0.3),
 }
 
 
@@ -237,7 +235,7 @@ def test_none_is_an_answer_like_any_other(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     ("first", "attempts"),
-    [("reset", 2), ("refused", 2), ("503", 2), ("429 in 0.3", 2), ("500", 1), ("not found", 1), ("ok", 1)],
+    [("reset", 2), ("refused", 2), ("503", 2), ("500", 1), ("not found", 1), ("ok", 1)],
 )
 def test_only_what_another_attempt_can_mend_is_tried_again(stage: Stage, first: str, attempts: int) -> None:
     async def play(scene: Scene) -> None:
@@ -270,10 +268,9 @@ def test_what_is_not_idempotent_is_sent_once(stage: Stage) -> None:
     stage(play)
 
 
-@pytest.mark.parametrize("answer", ["503 in 0.3", "429 in 0.3"])
-def test_retry_after_is_honoured(stage: Stage, answer: str) -> None:
+def test_retry_after_is_honoured(stage: Stage) -> None:
     async def play(scene: Scene) -> None:
-        peer = Peer((0.0, answer), (0.0, "ok"))
+        peer = Peer((0.0, "503 in 0.3"), (0.0, "ok"))
         assert await scene.call(peer) == "ok"
         assert peer.at_s[1] - peer.at_s[0] == pytest.approx(0.35)
 
@@ -450,11 +447,10 @@ def test_an_open_breaker_sends_nothing_and_says_when_it_will_probe(stage: Stage)
     stage(play)
 
 
-@pytest.mark.parametrize("answer", ["not found", "429 in 0.3"])
-def test_business_and_throttling_do_not_open_it(stage: Stage, answer: str) -> None:
+def test_business_does_not_open_it(stage: Stage) -> None:
     async def play(scene: Scene) -> None:
         for _ in range(20):
-            await scene.call(Peer((0.0, answer)), idempotent=False)
+            await scene.call(Peer((0.0, "not found")), idempotent=False)
         assert scene.policy.breaker.state is State.CLOSED
         assert scene.policy.snapshot().breaker.calls == 0
 
@@ -635,84 +631,13 @@ def test_a_cancelled_wait_gives_the_permit_back(stage: Stage) -> None:
     stage(play)
 
 
-# ── reserving ──────────────────────────────────────────────────────────────────────────────────
-
-
-def test_leave_from_all_or_from_none(stage: Stage) -> None:
-    """No half-work: one participant's breaker is open, so nothing is sent to the other."""
-
-    async def play(scene: Scene) -> None:
-        await scene.open()
-        author = scene.policies.get("author", "write")
-        refused = reserve_all([author, scene.policy])
-        assert refused == Withheld("conference", "write", Failure.BREAKER_OPEN, 5.0)
-        assert author.snapshot().breaker.in_flight == 0
-        await asyncio.sleep(5.0)
-        permits = reserve_all([author, scene.policy])
-        assert isinstance(permits, list)
-        for policy, permit in zip([author, scene.policy], permits, strict=True):
-            assert await scene.call(Peer((0.0, "ok")), policy=policy, permit=permit) == "ok"
-        assert scene.policy.breaker.state is State.CLOSED
-
-    stage(play)
-
-
-def test_the_longest_refusal_is_the_one_that_is_told(stage: Stage) -> None:
-    async def play(scene: Scene) -> None:
-        await scene.open()
-        await asyncio.sleep(2.0)
-        author = scene.policies.get("author", "write")
-        author.breaker.force(Mode.FORCED_OPEN, scene.loop.time())
-        refused = reserve_all([scene.policy, author])
-        assert isinstance(refused, Withheld)
-        assert (refused.peer, refused.retry_after_s) == ("author", 5.0)
-
-    stage(play)
-
-
-def test_a_probe_taken_for_a_refused_whole_is_given_back(stage: Stage) -> None:
-    async def play(scene: Scene) -> None:
-        await scene.open()
-        await asyncio.sleep(5.0)
-        author = scene.policies.get("author", "write")
-        author.breaker.force(Mode.FORCED_OPEN, scene.loop.time())
-        assert isinstance(reserve_all([scene.policy, author]), Withheld)
-        assert isinstance(scene.policy.reserve(), Permit)
-        scene.policies.force("conference", "write", Mode.FORCED_CLOSED)  # ends the generation of that permit
-
-    stage(play)
-
-
-def test_a_reserved_permit_that_grew_old_is_not_used(stage: Stage) -> None:
-    async def play(scene: Scene) -> None:
-        permit = scene.policy.reserve()
-        await scene.open()
-        peer = Peer((0.0, "ok"))
-        assert isinstance(await scene.call(peer, permit=permit), Withheld)
-        assert peer.given_s == []
-
-    stage(play)
-
-
-def test_a_reserved_permit_is_answered_though_the_deadline_has_passed(stage: Stage) -> None:
-    async def play(scene: Scene) -> None:
-        permit = scene.policy.reserve()
-        assert isinstance(await scene.call(Peer((0.0, "ok")), permit=permit, seconds=0.0), Withheld)
-
-    stage(play)
-
-
-def test_a_full_bulkhead_refuses_a_reservation(stage: Stage) -> None:
+def test_a_full_bulkhead_is_a_refusal_until_there_is_a_place(stage: Stage) -> None:
     async def play(scene: Scene) -> None:
         calls = [asyncio.ensure_future(scene.call(Peer((0.4, "ok")))) for _ in range(4)]
         await asyncio.sleep(0.1)
         assert scene.policy.refusal() == Withheld("conference", "write", Failure.BULKHEAD_FULL, 1.0)
-        assert scene.policy.reserve() == scene.policy.refusal()
         await asyncio.gather(*calls)
         assert scene.policy.refusal() is None
-        permit = scene.policy.reserve()
-        assert isinstance(permit, Permit)
-        scene.policy.release(permit)
 
     stage(play)
 
