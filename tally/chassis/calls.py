@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from tally.chassis import context
 from tally.chassis.client import Client, NotSent, Outcome, Rejected, Reply, Silent
 from tally.chassis.clock import Clock
 from tally.chassis.problems import CODES
@@ -34,7 +33,6 @@ log = structlog.get_logger()
 NOTHING_DONE = frozenset({"overloaded", "service-unavailable", "contended"})
 #: And these: given before the request itself is looked at.
 TURNED_AWAY = frozenset({"unauthenticated", "forbidden", "no-such-path", "body-too-large"})
-_DEADLINE_S = 10.0
 #: The kind of call that may be sent twice for speed.
 READ = "read"
 
@@ -69,19 +67,17 @@ class Calls:
         # Since when each peer has not answered a call, by the wall clock.
         self._silent_since_ms: dict[str, int] = {}
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         """POST ``body`` to ``peer`` within the deadline; never raises but for being cancelled."""
         return await self._called(peer, kind, functools.partial(self._client.post, peer, path, body), deadline)
 
-    async def get(self, peer: str, path: str, *, kind: str = READ, deadline: Deadline | None = None) -> Outcome:
+    async def get(self, peer: str, path: str, *, kind: str = READ, deadline: Deadline) -> Outcome:
         """The same for a question that has no body."""
         return await self._called(peer, kind, functools.partial(self._client.get, peer, path), deadline)
 
     async def _called(
-        self, peer: str, kind: str, send: Callable[..., Awaitable[Outcome]], deadline: Deadline | None
+        self, peer: str, kind: str, send: Callable[..., Awaitable[Outcome]], deadline: Deadline
     ) -> Outcome:
-        deadline = deadline or context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
-
         async def attempt(within_s: float) -> Outcome:
             own = Deadline.after(within_s, self._clock.monotonic_s())
             call = functools.partial(send, kind=kind, deadline=own)

@@ -104,19 +104,17 @@ class Client:
         ca_file: str | None = None,
         connections_max: int = 32,
         connect_timeout_s: float = 1.0,
-        timeout_s: float = 10.0,
         reply_max_bytes: int = 16 * 1024 * 1024,
         clock: Clock | None = None,
     ) -> None:
         """`peers` maps a name to the address it is at. `token_source` gives the token for a peer (its audience).
-        `connections_max` is per peer; `timeout_s` holds for calls without a deadline."""
+        `connections_max` is per peer."""
         self._peers = dict(peers)
         self._signals = signals
         self._token_source = token_source
         self._ca_file = ca_file
         self._connections_max = connections_max
         self._connect_timeout_s = connect_timeout_s
-        self._timeout_s = timeout_s
         self._reply_max_bytes = reply_max_bytes
         self._clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
@@ -165,42 +163,43 @@ class Client:
     ) -> None:
         await self.close()
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         """Sends JSON to a peer. `kind` names the class of calls (`read`, `write`, `settle`) for metrics and policies.
 
-        The deadline is that of the current request where none is given. KeyError if there is no such peer.
+        KeyError if there is no such peer.
         """
-        return await self._attempt(peer, path, body, kind, deadline or context.deadline())
+        return await self._attempt(peer, path, body, kind, deadline)
 
-    async def get(self, peer: str, path: str, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def get(self, peer: str, path: str, *, kind: str, deadline: Deadline) -> Outcome:
         """The same for a question that has no body."""
-        return await self._attempt(peer, path, None, kind, deadline or context.deadline())
+        return await self._attempt(peer, path, None, kind, deadline)
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, peer: str, path: str, headers: Mapping[str, str], left_s: float
+        self, peer: str, path: str, headers: Mapping[str, str], deadline: Deadline
     ) -> AsyncIterator[ClientResponse]:
-        """An answer that goes on for as long as it likes, to be read in the block; ``left_s`` is for its beginning.
+        """An answer that goes on for as long as it likes, to be read in the block; the deadline is its beginning's.
 
         Raises aiohttp.ClientError, OSError, or what keeps the token from being made.
         """
         assert self._session is not None, "the client has been started"
-        timeout = ClientTimeout(total=None, connect=min(self._connect_timeout_s, left_s), sock_read=_SILENCE_S)
-        given = {**self._headers(peer, left_s), **headers}
+        connect_s = min(self._connect_timeout_s, deadline.left_s(self._clock.monotonic_s()))
+        timeout = ClientTimeout(total=None, connect=connect_s, sock_read=_SILENCE_S)
+        given = {**self._headers(peer, deadline), **headers}
         async with self._session.get(
             self._peers[peer].rstrip("/") + path, headers=given, allow_redirects=False, timeout=timeout
         ) as response:
             yield response
 
-    async def _attempt(self, peer: str, path: str, body: bytes | None, kind: str, deadline: Deadline | None) -> Outcome:
+    async def _attempt(self, peer: str, path: str, body: bytes | None, kind: str, deadline: Deadline) -> Outcome:
         """One attempt, measured. What wraps it decides by its value; it raises nothing but being cancelled."""
         begun_s = self._clock.monotonic_s()
-        left_s = self._timeout_s if deadline is None else deadline.left_s(begun_s)
         label = "cancelled"
         with self._signals.span("call", peer=peer, kind=kind) as span:
             here = context.current()
             try:
-                outcome = await self._sent(peer, path, body, left_s) if left_s > 0.0 else NotSent("deadline")
+                late = deadline.expired(begun_s)
+                outcome = NotSent("deadline") if late else await self._sent(peer, path, body, deadline)
                 label = _LABELS[type(outcome)]
                 span.set(outcome=label)
                 return outcome
@@ -208,26 +207,27 @@ class Client:
                 duration = self._signals.http_client_request_duration_seconds(peer, kind, label)
                 duration.observe(self._clock.monotonic_s() - begun_s, exemplar(here))
 
-    async def _sent(self, peer: str, path: str, body: bytes | None, left_s: float) -> Outcome:
+    async def _sent(self, peer: str, path: str, body: bytes | None, deadline: Deadline) -> Outcome:
         connections = self._connections[peer]
-        until_s = self._clock.monotonic_s() + left_s
         try:
-            request = self._request(peer, path, body, left_s)
+            request = self._request(peer, path, body, deadline)
         except Exception as error:  # a key that cannot be read, a token file that is not there
             _log.warning("no token for a call", peer=peer, reason=str(error))
             return NotSent("token")
         try:
+            left_s = deadline.left_s(self._clock.monotonic_s())
             connection = await connections.acquire(min(self._connect_timeout_s, left_s))
         except NotConnected as error:
             return NotSent(error.reason)
         try:
-            return _outcome(await connections.exchange(connection, request, until_s - self._clock.monotonic_s()))
+            left_s = deadline.left_s(self._clock.monotonic_s())
+            return _outcome(await connections.exchange(connection, request, left_s))
         except Broken as error:
             return Silent(error.reason)
 
-    def _request(self, peer: str, path: str, body: bytes | None, left_s: float) -> bytes:
+    def _request(self, peer: str, path: str, body: bytes | None, deadline: Deadline) -> bytes:
         """The whole request. ValueError where a header would smuggle another one."""
-        headers = self._headers(peer, left_s)
+        headers = self._headers(peer, deadline)
         if body is not None:
             headers["Content-Length"] = str(len(body))
         lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
@@ -238,11 +238,11 @@ class Client:
             raise ValueError("a line break or a blank where none may be")
         return b"".join((line, host, head, b"\r\n", body or b""))
 
-    def _headers(self, peer: str, left_s: float) -> dict[str, str]:
+    def _headers(self, peer: str, deadline: Deadline) -> dict[str, str]:
         here = context.current()
         headers = {} if here is None else here.outgoing()
         headers["Content-Type"] = "application/json"
-        headers[DEADLINE_HEADER] = str(int(left_s * 1000))
+        headers[DEADLINE_HEADER] = deadline.header(self._clock.monotonic_s())
         if self._token_source is not None:
             headers["Authorization"] = f"Bearer {self._token_source(peer)}"
         return headers

@@ -64,11 +64,6 @@ class Context(msgspec.Struct, frozen=True, gc=False):
     def traceparent(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
-    def with_deadline(self, deadline: Deadline) -> Context:
-        """The same with the earlier of the two deadlines."""
-        mine = self.deadline
-        return msgspec.structs.replace(self, deadline=deadline if mine is None else mine.earlier(deadline))
-
     def with_actor(self, actor: str) -> Context:
         return msgspec.structs.replace(self, actor=actor)
 

@@ -130,7 +130,7 @@ class Directory:
         for parameter in (LIMIT, AFTER, STATE, OLDER_THAN):
             query_value(request, parameter)
         self._must_be_known()
-        told = await self._calls.get(PEER, f"/operation?{request.url.query}")
+        told = await self._calls.get(PEER, f"/operation?{request.url.query}", deadline=self._deadline())
         match told:
             case Reply(body):
                 try:
@@ -148,7 +148,7 @@ class Directory:
         self._must_be_known()
         if len(self._open) >= LISTENERS_MAX:
             raise Problem("overloaded", f"{LISTENERS_MAX} listen already.")
-        deadline = context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
+        deadline = self._deadline()
         last = request.headers.get("last-event-id")
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
         async with AsyncExitStack() as stack:
@@ -160,6 +160,9 @@ class Directory:
             body = self._passed_on(response, stack.pop_all())
         request.scope[LASTING] = True
         return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    def _deadline(self) -> Deadline:
+        return context.deadline() or Deadline.after(_DEADLINE_S, self._clock.monotonic_s())
 
     def _must_be_known(self) -> None:
         if not self._known:
@@ -173,7 +176,7 @@ class Directory:
             left_s = deadline.left_s(self._clock.monotonic_s())
             try:
                 async with asyncio.timeout(left_s):
-                    response = await stack.enter_async_context(self._listening.stream(PEER, path, headers, left_s))
+                    response = await stack.enter_async_context(self._listening.stream(PEER, path, headers, deadline))
             except (aiohttp.ClientError, OSError) as error:
                 raise _unavailable() from error
             if response.status != HTTPStatus.NOT_FOUND or left_s < _MARGIN_S + _AGAIN_S:

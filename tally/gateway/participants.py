@@ -108,7 +108,7 @@ class Participant:
             return lambda size: observer.coalesced(message, peer.service, size)
 
         def verdicts(
-            message: str, ask: Callable[[Sequence[Item], Deadline | None], Awaitable[wire.Verdicts | Failed]]
+            message: str, ask: Callable[[Sequence[Item], Deadline], Awaitable[wire.Verdicts | Failed]]
         ) -> Coalescer[Item, Told]:
             async def send(items: Sequence[Item], deadline: Deadline) -> Sequence[Told] | Failed:
                 reply = await ask(items, deadline)

@@ -77,7 +77,6 @@ def gateway(
             signals,
             token_source=token_source(settings, name, clock),
             ca_file=settings.tls_ca_file,
-            timeout_s=settings.request_deadline_s,
             clock=clock,
             **more,
         )

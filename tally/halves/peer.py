@@ -32,9 +32,7 @@ class Failed:
 class Transport(Protocol):
     """How bytes reach a service. ``kind`` groups calls that fail together (reads, writes, settling)."""
 
-    async def post(
-        self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None
-    ) -> bytes | Failed: ...
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> bytes | Failed: ...
 
     def silent_since_ms(self, peer: str) -> int | None:
         """Since when (Unix milliseconds) ``peer`` has answered nothing; None if it answered last time."""
@@ -66,43 +64,43 @@ class Peer:
         """Since when this side has answered nothing; None if it answered last time."""
         return self._transport.silent_since_ms(self.service)
 
-    async def record(self, items: Sequence[wire.RecordItem], deadline: Deadline | None) -> wire.Verdicts | Failed:
+    async def record(self, items: Sequence[wire.RecordItem], deadline: Deadline) -> wire.Verdicts | Failed:
         return await self._ask("record", "write", wire.Record(list(items)), _VERDICTS, deadline)
 
-    async def resolve(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Verdicts | Failed:
+    async def resolve(self, ops: Sequence[UUID], deadline: Deadline) -> wire.Verdicts | Failed:
         return await self._ask("resolve", "write", wire.Ops(list(ops)), _VERDICTS, deadline)
 
-    async def kill(self, items: Sequence[wire.ProofItem], deadline: Deadline | None) -> wire.Verdicts | Failed:
+    async def kill(self, items: Sequence[wire.ProofItem], deadline: Deadline) -> wire.Verdicts | Failed:
         return await self._ask("kill", "write", wire.Proofs(list(items)), _VERDICTS, deadline)
 
-    async def cancel(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Verdicts | Failed:
+    async def cancel(self, ops: Sequence[UUID], deadline: Deadline) -> wire.Verdicts | Failed:
         return await self._ask("cancel", "write", wire.Ops(list(ops)), _VERDICTS, deadline)
 
-    async def ack(self, items: Sequence[wire.ProofItem], deadline: Deadline | None) -> wire.Verdicts | Failed:
+    async def ack(self, items: Sequence[wire.ProofItem], deadline: Deadline) -> wire.Verdicts | Failed:
         return await self._ask("ack", "write", wire.Proofs(list(items)), _VERDICTS, deadline)
 
-    async def forward(self, limit: int, deadline: Deadline | None) -> wire.Cancelled | Failed:
+    async def forward(self, limit: int, deadline: Deadline) -> wire.Cancelled | Failed:
         return await self._ask("forward", "write", wire.Forward(limit), _CANCELLED, deadline)
 
-    async def close(self, message: wire.Close, deadline: Deadline | None) -> wire.Closed | Failed:
+    async def close(self, message: wire.Close, deadline: Deadline) -> wire.Closed | Failed:
         return await self._ask("close", "write", message, _CLOSED, deadline)
 
-    async def settle(self, message: wire.Settle, deadline: Deadline | None) -> wire.Settled | Failed:
+    async def settle(self, message: wire.Settle, deadline: Deadline) -> wire.Settled | Failed:
         return await self._ask("settle", "write", message, _SETTLED, deadline)
 
-    async def rejoin(self, message: wire.Rejoin, deadline: Deadline | None) -> wire.Rejoined | Failed:
+    async def rejoin(self, message: wire.Rejoin, deadline: Deadline) -> wire.Rejoined | Failed:
         return await self._ask("rejoin", "write", message, _REJOINED, deadline)
 
-    async def mark(self, deadline: Deadline | None) -> wire.Marked | Failed:
+    async def mark(self, deadline: Deadline) -> wire.Marked | Failed:
         return await self._ask("mark", "read", wire.AskMark(), _MARKED, deadline)
 
-    async def status(self, ops: Sequence[UUID], deadline: Deadline | None) -> wire.Statuses | Failed:
+    async def status(self, ops: Sequence[UUID], deadline: Deadline) -> wire.Statuses | Failed:
         return await self._ask("status", "read", wire.Ops(list(ops)), _STATUSES, deadline)
 
-    async def find(self, items: Sequence[wire.PairItem], deadline: Deadline | None) -> wire.Founds | Failed:
+    async def find(self, items: Sequence[wire.PairItem], deadline: Deadline) -> wire.Founds | Failed:
         return await self._ask("find", "read", wire.Find(list(items)), _FOUNDS, deadline)
 
-    async def list(self, message: wire.List, deadline: Deadline | None) -> wire.Lists | Failed:
+    async def list(self, message: wire.List, deadline: Deadline) -> wire.Lists | Failed:
         return await self._ask("list", "read", message, _LISTS, deadline)
 
     async def _ask(
@@ -111,7 +109,7 @@ class Peer:
         kind: str,
         body: msgspec.Struct,
         decoder: msgspec.json.Decoder[Reply],
-        deadline: Deadline | None,
+        deadline: Deadline,
     ) -> Reply | Failed:
         reply = await self._transport.post(
             self.service,

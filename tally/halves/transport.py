@@ -17,7 +17,7 @@ class HttpTransport:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None) -> bytes | Failed:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> bytes | Failed:
         match await self._calls.post(peer, path, body, kind=kind, deadline=deadline):
             case Reply(content):
                 return content

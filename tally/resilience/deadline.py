@@ -23,7 +23,7 @@ _DIGITS_MAX: Final = 9
 
 
 class Deadline(Struct, frozen=True, order=True):
-    """A point on the monotonic clock, in seconds. `math.inf` is "never"."""
+    """A point on the monotonic clock, in seconds."""
 
     at_s: float
 
@@ -37,11 +37,6 @@ class Deadline(Struct, frozen=True, order=True):
         """The deadline `seconds` from now."""
         return cls(now_s + seconds)
 
-    @classmethod
-    def never(cls) -> Self:
-        """No deadline; for background work that is bounded by something else."""
-        return cls(math.inf)
-
     def left_s(self, now_s: float) -> float:
         """Seconds left, 0.0 once it has passed; never negative."""
         return max(0.0, self.at_s - now_s)
@@ -54,13 +49,11 @@ class Deadline(Struct, frozen=True, order=True):
         """The one of the two that comes first: a caller may shorten a deadline, never lengthen it."""
         return self if self.at_s <= other.at_s else other
 
-    def header(self, now_s: float) -> str | None:
-        """What to send as `X-Deadline-Ms`; None for "never" (send no header).
+    def header(self, now_s: float) -> str:
+        """What to send as `X-Deadline-Ms`.
 
         Rounded down: a callee that believes it has more time than its caller works for nobody.
         """
-        if math.isinf(self.at_s):
-            return None
         return str(min(int(self.left_s(now_s) * 1000), 10**_DIGITS_MAX - 1))
 
     @classmethod
@@ -75,4 +68,4 @@ class Deadline(Struct, frozen=True, order=True):
         return cls(now_s + int(digits) / 1000)
 
     def __repr__(self) -> str:
-        return "<Deadline never>" if math.isinf(self.at_s) else f"<Deadline at {self.at_s:.3f} s>"
+        return f"<Deadline at {self.at_s:.3f} s>"

@@ -13,9 +13,7 @@ if os.environ.get("BENCH_BARE"):
     from tally.chassis.client import Outcome
     from tally.resilience.deadline import Deadline
 
-    async def _post(
-        self: calls.Calls, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None
-    ) -> Outcome:
+    async def _post(self: calls.Calls, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         return await self._client.post(peer, path, body, kind=kind, deadline=deadline)
 
     calls.Calls.post = _post  # type: ignore[method-assign]

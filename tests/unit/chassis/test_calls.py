@@ -37,7 +37,7 @@ class Scripted:
         self.outcomes = deque(outcomes)
         self.calls: list[str] = []
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         self.calls.append(kind)
         return self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.popleft()
 
@@ -50,7 +50,8 @@ def made(*outcomes: Outcome, settings: PolicySettings = NO_RETRY) -> tuple[Calls
 
 
 async def post(calls: Calls, times: int = 1, kind: str = "write") -> Sequence[Outcome]:
-    return [await calls.post("author", "/x", b"{}", kind=kind) for _ in range(times)]
+    deadline = Deadline.after(10.0, SystemClock().monotonic_s())
+    return [await calls.post("author", "/x", b"{}", kind=kind, deadline=deadline) for _ in range(times)]
 
 
 def state(calls: Calls, kind: str = "write") -> State:
@@ -240,7 +241,7 @@ async def test_after_its_deadline_nothing_is_sent() -> None:
 
 
 class Hanging(Scripted):
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         self.calls.append(kind)
         await asyncio.sleep(60)
         return OK
@@ -264,7 +265,7 @@ class Uneven(Scripted):
     slow: int | None = None
     cancelled = 0
 
-    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline | None = None) -> Outcome:
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: Deadline) -> Outcome:
         self.calls.append(kind)
         if len(self.calls) == self.slow:
             try:

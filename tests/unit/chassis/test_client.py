@@ -117,7 +117,7 @@ def counted(client: Client, outcome: str) -> bool:
 
 async def test_a_reply_is_its_body() -> None:
     async with called(says(OK)) as (client, peer):
-        assert await client.post("author", "/internal/x", b'{"a":1}', kind="write") == Reply(b"{}")
+        assert await client.post("author", "/internal/x", b'{"a":1}', kind="write", deadline=after(5)) == Reply(b"{}")
         assert counted(client, "reply")
     (request,) = peer.requests
     assert (request.line, request.body) == ("POST /internal/x HTTP/1.1", b'{"a":1}')
@@ -126,23 +126,23 @@ async def test_a_reply_is_its_body() -> None:
 async def test_a_peers_address_may_have_a_path() -> None:
     peer = Peer(says(OK))
     async with peer.listening() as url, calling(f"{url}/behind/") as client:
-        await client.post("author", "/x", b"{}", kind="write")
-        await client.get("author", "/y?a=b", kind="read")
+        await client.post("author", "/x", b"{}", kind="write", deadline=after(5))
+        await client.get("author", "/y?a=b", kind="read", deadline=after(5))
     assert [request.line for request in peer.requests] == ["POST /behind/x HTTP/1.1", "GET /behind/y?a=b HTTP/1.1"]
     assert all(request.headers["host"] == url.removeprefix("http://") for request in peer.requests)
 
 
 async def test_what_a_token_holds_makes_no_second_header() -> None:
     async with called(says(OK), token_source=lambda peer: "a\r\nX-Deadline-Ms: 9") as (client, peer):
-        assert await client.post("author", "/x", b"{}", kind="write") == NotSent("token")
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == NotSent("token")
     assert peer.connections == 0
 
 
 async def test_what_travels_along() -> None:
-    here = context.arrived([(b"x-request-id", b"r1"), (b"x-deadline-ms", b"700")], SystemClock().monotonic_s(), 2.0)
+    here = context.arrived([(b"x-request-id", b"r1")], SystemClock().monotonic_s(), 2.0)
     async with called(says(OK), token_source=lambda peer: f"token-for-{peer}") as (client, peer):
         with context.use(here):
-            await client.post("author", "/x", b"{}", kind="write")
+            await client.post("author", "/x", b"{}", kind="write", deadline=after(0.7))
     (request,) = peer.requests
     assert 0 < int(request.headers.pop("x-deadline-ms")) <= 700
     del request.headers["host"]
@@ -155,24 +155,17 @@ async def test_what_travels_along() -> None:
     }
 
 
-async def test_a_deadline_that_is_given_comes_before_the_requests() -> None:
+async def test_outside_a_request_there_is_no_trace_to_tell_of() -> None:
     async with called(says(OK)) as (client, peer):
-        with context.use(context.fresh(after(60))):
-            await client.post("author", "/x", b"{}", kind="write", deadline=after(1.5))
-    assert int(peer.requests[0].headers["x-deadline-ms"]) <= 1500
-
-
-async def test_outside_a_request_the_clients_own_timeout_holds() -> None:
-    async with called(says(OK), timeout_s=3.0) as (client, peer):
-        await client.post("author", "/x", b"{}", kind="settle")
-    assert peer.requests[0].headers["x-deadline-ms"] == "3000"
+        await client.post("author", "/x", b"{}", kind="settle", deadline=after(3))
+    assert 0 < int(peer.requests[0].headers["x-deadline-ms"]) <= 3000
     assert "traceparent" not in peer.requests[0].headers
 
 
 async def test_connections_are_kept() -> None:
     async with called(says(OK)) as (client, peer):
         for _ in range(5):
-            await client.post("author", "/x", b"{}", kind="write")
+            await client.post("author", "/x", b"{}", kind="write", deadline=after(5))
     assert (len(peer.requests), peer.connections) == (5, 1)
 
 
@@ -181,20 +174,24 @@ async def test_nothing_is_remembered_unpacked_or_sent_by_way_of_others(monkeypat
     answer = b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nzzzz"
     async with called(says(answer)) as (client, peer):
         for _ in range(2):
-            assert await client.post("author", "/x", b"{}", kind="write") == Reply(b"zzzz")
+            assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Reply(b"zzzz")
     assert "cookie" not in peer.requests[1].headers
 
 
 async def test_a_problem_is_a_rejection() -> None:
     async with called(says(problem(503, "overloaded", "retry-after: 2"))) as (client, _):
-        assert await client.post("author", "/x", b"{}", kind="write") == Rejected(503, "overloaded", 2.0)
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Rejected(
+            503, "overloaded", 2.0
+        )
         assert counted(client, "rejected")
 
 
 @pytest.mark.parametrize("more", [[], ["retry-after: Sun, 22 Nov 2026 21:47:21 GMT"], ["retry-after: -1"]])
 async def test_a_rejection_may_not_say_how_long_to_wait(more: list[str]) -> None:
     async with called(says(problem(409, "event-full", *more))) as (client, _):
-        assert await client.post("author", "/x", b"{}", kind="write") == Rejected(409, "event-full", None)
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Rejected(
+            409, "event-full", None
+        )
 
 
 # --- no answer: sent, or perhaps sent
@@ -230,7 +227,7 @@ async def test_what_is_no_valid_answer_is_silence(answer: bytes, reason: str) ->
 )
 async def test_a_peer_that_hangs_up_is_silent_and_not_asked_again(answer: bytes, reason: str) -> None:
     async with called(says(answer, then_hang_up=True)) as (client, peer):
-        assert await client.post("author", "/x", b"{}", kind="write") == Silent(reason)
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Silent(reason)
     assert len(peer.requests) == 1
 
 
@@ -264,16 +261,16 @@ async def test_a_kept_connection_that_is_just_being_closed_is_silence() -> None:
         return requests == 1
 
     async with called(answers_once) as (client, _):
-        assert await client.post("author", "/x", b"{}", kind="write") == Reply(b"{}")
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Reply(b"{}")
         # Perhaps the peer had not read it. Perhaps it had.
-        assert await client.post("author", "/x", b"{}", kind="write") == Silent("reset")
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Silent("reset")
     assert requests == 2
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_not_used_again() -> None:
     async with called(says(OK, then_hang_up=True)) as (client, peer):
         for _ in range(3):
-            assert await client.post("author", "/x", b"{}", kind="write") == Reply(b"{}")
+            assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Reply(b"{}")
             await asyncio.sleep(0.05)
     assert peer.connections == 3
 
@@ -297,7 +294,7 @@ async def test_a_reset_while_the_request_is_read_is_silence() -> None:
 
 async def test_a_refused_connection_proves_that_nothing_was_sent() -> None:
     async with calling("http://127.0.0.1:9") as client:
-        assert await client.post("author", "/x", b"{}", kind="write") == NotSent("refused")
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == NotSent("refused")
         assert counted(client, "not_sent")
 
 
@@ -346,13 +343,13 @@ async def test_without_a_token_nothing_is_sent() -> None:
         raise FileNotFoundError("/var/run/secrets/token")
 
     async with called(says(OK), token_source=gone) as (client, peer):
-        assert await client.post("author", "/x", b"{}", kind="write") == NotSent("token")
+        assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == NotSent("token")
     assert peer.connections == 0
 
 
 async def test_a_caller_that_is_cancelled_is_counted_and_its_connection_closed() -> None:
     async with called(hangs) as (client, _):
-        task = asyncio.create_task(client.post("author", "/x", b"{}", kind="write"))
+        task = asyncio.create_task(client.post("author", "/x", b"{}", kind="write", deadline=after(5)))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -364,7 +361,7 @@ async def test_a_caller_that_is_cancelled_is_counted_and_its_connection_closed()
 async def test_an_unknown_peer_is_a_mistake() -> None:
     async with calling("http://127.0.0.1:9") as client:
         with pytest.raises(KeyError):
-            await client.post("nobody", "/x", b"{}", kind="write")
+            await client.post("nobody", "/x", b"{}", kind="write", deadline=after(5))
 
 
 # --- TLS
@@ -402,9 +399,9 @@ async def test_a_peer_is_known_by_its_certificate(tmp_path: Path) -> None:
     peer = Peer(says(OK), tls)
     async with peer.listening() as url:
         async with calling(url, ca_file=str(certificate_file)) as client:
-            assert await client.post("author", "/x", b"{}", kind="write") == Reply(b"{}")
+            assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == Reply(b"{}")
         async with calling(url) as client:
-            assert await client.post("author", "/x", b"{}", kind="write") == NotSent("tls")
+            assert await client.post("author", "/x", b"{}", kind="write", deadline=after(5)) == NotSent("tls")
     assert len(peer.requests) == 1
 
 
@@ -417,7 +414,7 @@ async def test_a_call_is_a_span_that_the_peer_continues() -> None:
     peer = Peer(says(OK))
     async with peer.listening() as url, Client({"author": url}, signals) as client:
         with signals.span("fan_out"):
-            await client.post("author", "/x", b"{}", kind="write")
+            await client.post("author", "/x", b"{}", kind="write", deadline=after(5))
     call, fan_out = exporter.get_finished_spans()
     assert call.attributes == {"tally.peer": "author", "tally.kind": "write", "tally.outcome": "reply"}
     assert call.context is not None

@@ -173,13 +173,6 @@ def test_the_deadline_of_the_running_request_is_at_hand() -> None:
         assert context.deadline() == deadline
 
 
-def test_a_deadline_given_later_only_shortens() -> None:
-    found = context.fresh(Deadline(5.0))
-    assert found.with_deadline(Deadline(9.0)).deadline == Deadline(5.0)
-    assert found.with_deadline(Deadline(1.0)).deadline == Deadline(1.0)
-    assert context.fresh().with_deadline(Deadline(1.0)).deadline == Deadline(1.0)
-
-
 def test_a_stored_traceparent_can_be_linked_to() -> None:
     found = context.linked(TRACEPARENT)
     assert found is not None

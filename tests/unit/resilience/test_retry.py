@@ -88,7 +88,7 @@ def test_no_retries_can_be_asked_for() -> None:
             failure=Failure.UNREACHABLE,
             idempotent=True,
             retry_after_s=None,
-            deadline=Deadline.never(),
+            deadline=Deadline(10.0),
             now_s=0.0,
             random=lambda: 0.0,
         )
