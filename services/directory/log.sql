@@ -23,7 +23,7 @@ ON CONFLICT (operation) DO UPDATE SET state = excluded.state, at = excluded.at, 
 
 -- name: history
 -- All that was told of an operation, in the order in which it happened as far as that is known.
-SELECT s.seq, s.state, s.at, s.reason, s.service, s.attempt, s.author, s.event, s.detail, s.trace, k.rank
+SELECT s.state, s.at, s.reason, s.service, s.attempt, s.author, s.event, s.detail, s.trace
 FROM operation_state s JOIN operation_kind k USING (state)
 WHERE s.operation = $1 ORDER BY k.rank, s.at, s.seq;
 

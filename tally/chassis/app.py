@@ -144,7 +144,7 @@ async def _migrated(settings: Any, migrations: Sequence[Source]) -> int:
     except MigrationError as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join(f"applied {one.source}/{one.name}" for one in applied) or "Nothing to do.")
+    print("\n".join(f"applied {one}" for one in applied) or "Nothing to do.")
     return 0
 
 

@@ -264,7 +264,6 @@ def _refusal(
 
 
 _PATTERNS: Final = {
-    r"\S": "must hold a visible character",
     NO_NUL: "holds a NUL character",
     MAIL_ADDRESS: "must be an address such as ada@example.org",
     VISIBLE: "must hold a visible character",

@@ -49,7 +49,6 @@ class Calls:
         settings: PolicySettings | None = None,
         hedge_reads: bool = False,
         overrides: Mapping[tuple[str, str], PolicySettings] | None = None,
-        draw: Callable[[], float] = random.random,
     ) -> None:
         self._client = client
         self._clock = clock
@@ -57,7 +56,7 @@ class Calls:
         self.policies = Policies(
             settings or PolicySettings(),
             clock=clock.monotonic_s,
-            random=draw,
+            random=random.random,
             observer=self._signalled,
             overrides=overrides,
         )

@@ -28,7 +28,6 @@ from starlette.types import Receive, Scope, Send
 
 from tally.chassis import database
 from tally.chassis.body import NO_NUL, flaw, phrase
-from tally.chassis.body import json_body as json_body
 from tally.chassis.database import DatabaseFault
 from tally.chassis.problems import Problem, problem_response, unexpected_response
 

@@ -91,14 +91,6 @@ class Source:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What one run did, for its caller to say."""
-
-    source: str
-    name: str
-
-
 def files(folder: Path | Traversable, **substitutions: str) -> list[tuple[str, str]]:
     """The (name, SQL) pairs of a folder's `.sql` files, with every `{{x}}` replaced by the substitution `x`."""
     return [
@@ -110,7 +102,7 @@ def files(folder: Path | Traversable, **substitutions: str) -> list[tuple[str, s
 
 async def migrate(
     dsn: str, sources: Iterable[Source], *, lock_wait_s: float = 60.0, connect_wait_s: float = 90.0
-) -> list[Applied]:
+) -> list[Migration]:
     """Applies what is not applied yet, and returns it. MigrationError if that cannot be done.
 
     Waits up to `connect_wait_s` for PostgreSQL to answer, and up to `lock_wait_s` for another migration to end.
@@ -128,7 +120,7 @@ async def migrate(
         await connection.close()
     if not todo:
         _log.info("schema is up to date", migrations=sum(map(len, wanted)))
-    return [Applied(migration.source, migration.name) for migration in todo]
+    return todo
 
 
 async def pending(connection: Connection, sources: Iterable[Source]) -> list[str]:

@@ -47,7 +47,7 @@ RESPONSE_HEADERS: Final[dict[str, Json]] = {
 }
 
 
-def document(title: str, version: str, routes: Sequence[Route], *, description: str = "") -> Json:
+def document(title: str, version: str, routes: Sequence[Route]) -> Json:
     """The document, ready to be encoded as JSON; the same routes give the same document, byte for byte."""
     kinds = list(dict.fromkeys(_kinds(routes)))
     schemas, components = msgspec.json.schema_components([*kinds, ProblemBody], ref_template=_REF)
@@ -59,10 +59,9 @@ def document(title: str, version: str, routes: Sequence[Route], *, description: 
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
-    info = {"title": title, "version": version} | ({"description": description} if description else {})
     return {
         "openapi": "3.1.0",
-        "info": info,
+        "info": {"title": title, "version": version},
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
     }

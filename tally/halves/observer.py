@@ -39,5 +39,5 @@ class Observed:
     def violated(self, invariant: str) -> None:
         self._signals.invariant_violations_total(invariant).inc()
 
-    def round_ended(self, relationship: str, outcome: str, seconds: float) -> None:
+    def round_ended(self, relationship: str, outcome: str) -> None:
         self._signals.epochs_total(relationship, outcome).inc()

@@ -44,7 +44,7 @@ class Observer(Protocol):
     def lag(self, relationship: str, seconds: float) -> None: ...
     def lone_halves(self, relationship: str, count: int) -> None: ...
     def violated(self, invariant: str) -> None: ...
-    def round_ended(self, relationship: str, outcome: str, seconds: float) -> None: ...
+    def round_ended(self, relationship: str, outcome: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,13 @@ class Settler:
     async def run_once(self) -> Round:
         """One round. Raises if a side did not answer: nothing is settled then that was not compared."""
         name = self._relationship.name
-        started_s = self._clock.monotonic_s()
-        deadline = Deadline.after(ROUND_DEADLINE_S, started_s)
+        deadline = Deadline.after(ROUND_DEADLINE_S, self._clock.monotonic_s())
         outcome = "failed"
         try:
             done = await self._settle(deadline)
             outcome = "settled"
         finally:
-            self._observer.round_ended(name, outcome, self._clock.monotonic_s() - started_s)
+            self._observer.round_ended(name, outcome)
         forwarded = await self._forward(Side.LEFT, deadline) + await self._forward(Side.RIGHT, deadline)
         self._observer.settled(name, "forwarded", forwarded)
         self._observer.lag(name, (self._clock.now_ms() - done.settled_ms) / 1000)

@@ -43,6 +43,7 @@ SETTINGS = {
     # A reader of the log that is away must not fill the disk.
     "max_slot_wal_keep_size": "1GB",
     "max_replication_slots": "50",
+    "max_connections": "200",
     "shared_buffers": "128MB",
     "log_destination": "stderr",
     "logging_collector": "off",
@@ -68,7 +69,6 @@ class EmbeddedPostgres:
         *,
         durable: bool = True,
         log: Path | None = None,
-        max_connections: int = 200,
         guardian: Guardian | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
@@ -76,7 +76,7 @@ class EmbeddedPostgres:
         self.cluster = Cluster(self.folder)
         self.port = port
         self._port_is_fixed = port != 0
-        self._settings = SETTINGS | {"max_connections": str(max_connections)} | ({} if durable else NOT_DURABLE)
+        self._settings = SETTINGS | ({} if durable else NOT_DURABLE)
         self._durable = durable
         self._guardian = guardian
         self._guardian_is_shared = guardian is not None
@@ -120,7 +120,7 @@ class EmbeddedPostgres:
         return self._wanted and self.pid is None
 
     def dsn(self, database: str, role: str | None = None) -> str:
-        """The address of a database for a role that `create_role` or `create_database` made; None is the superuser."""
+        """The address of a database for a role that `create_database` made; None is the superuser."""
         role = role or SUPERUSER
         return f"postgresql://{role}:{self.cluster.password(role)}@{LOOPBACK}:{self.port}/{database}"
 
@@ -192,10 +192,6 @@ class EmbeddedPostgres:
             self.cluster.destroy()
 
     # Databases and roles
-
-    def create_role(self, name: str) -> None:
-        """A role that may log in with a generated password; nothing happens if it is there."""
-        self.execute(self._role(name))
 
     def create_database(
         self, name: str, owner: str, *, template: str | None = None, connection_limit: int = -1

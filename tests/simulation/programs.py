@@ -77,7 +77,7 @@ class Watching(Unobserved):
     def violated(self, invariant: str) -> None:
         self._history.violate(Property.MARKS, f"the settler says: {invariant}")
 
-    def round_ended(self, relationship: str, outcome: str, seconds: float) -> None:
+    def round_ended(self, relationship: str, outcome: str) -> None:
         self._history.count(f"settler: round {outcome}")
 
 

@@ -43,17 +43,16 @@ Look = Callable[[], Awaitable[bytes]]
 class Feed:
     """Who listens. While somebody does, a task looks once a second."""
 
-    def __init__(self, look: Look, clock: Clock, *, listeners_max: int = LISTENERS_MAX) -> None:
+    def __init__(self, look: Look, clock: Clock) -> None:
         self._look = look
         self._clock = clock
-        self._listeners_max = listeners_max
         self._listeners: set[asyncio.Queue[bytes | None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
     async def answer(self, request: Request) -> Response:
         """The events, for as long as somebody listens. Problem if too many do."""
-        if self._closed or len(self._listeners) >= self._listeners_max:
+        if self._closed or len(self._listeners) >= LISTENERS_MAX:
             raise Problem("overloaded", f"{len(self._listeners)} look already.")
         return _Events(self)
 

@@ -25,9 +25,10 @@ from starlette.responses import Response, StreamingResponse
 
 from tally.chassis import app, connection, context, logs
 from tally.chassis.app import PortTaken, Service, running
+from tally.chassis.body import json_body
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import DatabaseUnavailable, PoolExhausted
-from tally.chassis.http import Route, json_body, json_response
+from tally.chassis.http import Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals

@@ -32,8 +32,6 @@ from tally.local.postgres import EmbeddedPostgres
 from tally.resilience.deadline import Deadline
 from tests.support.folders import scratch_folder
 
-Opened = Callable[..., Any]
-
 
 @asynccontextmanager
 async def opened(url: str, **options: Any) -> AsyncIterator[Database]:

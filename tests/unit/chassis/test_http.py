@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tally.chassis.body import DEPTH_MAX, NO_NUL, VISIBLE, parse_body, read_body
+from tally.chassis.body import DEPTH_MAX, NO_NUL, VISIBLE, json_body, parse_body, read_body
 from tally.chassis.http import (
     AFTER,
     QueryParameter,
@@ -29,7 +29,6 @@ from tally.chassis.http import (
     after,
     cursor,
     encoded_response,
-    json_body,
     json_response,
     limit,
     path_uuid,

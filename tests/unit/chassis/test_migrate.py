@@ -9,7 +9,7 @@ import pytest
 
 from tally.chassis import logs
 from tally.chassis.database import Database
-from tally.chassis.migrate import LOCK_KEY, Applied, MigrationError, Schema, Source, files, migrate, pending
+from tally.chassis.migrate import LOCK_KEY, MigrationError, Schema, Source, files, migrate, pending
 
 ONE = ("0001_author.sql", "CREATE TABLE author (id int PRIMARY KEY)")
 TWO = ("0002_email.sql", "ALTER TABLE author ADD email text")
@@ -35,10 +35,10 @@ async def test_what_is_not_applied_is_applied_in_order_and_recorded(dsn: Callabl
     url = dsn()
     # A later source may build on an earlier one.
     sources = [Source("author", [TWO, ONE]), Source("attendance", [HALF])]
-    assert await migrate(url, sources) == [
-        Applied("author", "0001_author.sql"),
-        Applied("author", "0002_email.sql"),
-        Applied("attendance", "0001_half.sql"),
+    assert [str(one) for one in await migrate(url, sources)] == [
+        "author/0001_author.sql",
+        "author/0002_email.sql",
+        "attendance/0001_half.sql",
     ]
     assert await recorded(url) == [("author", 1, ONE[0]), ("author", 2, TWO[0]), ("attendance", 1, HALF[0])]
     assert await missing(url, *sources) == []
@@ -57,7 +57,7 @@ async def test_only_the_new_ones_are_applied_and_each_is_logged(dsn: Callable[[]
     await migrate(url, [Source("author", [ONE])])
     assert await missing(url, Source("author", [ONE, TWO])) == ["author/0002_email.sql"]
     with logs.capture() as events:
-        assert await migrate(url, [Source("author", [ONE, TWO])]) == [Applied("author", TWO[0])]
+        assert [one.name for one in await migrate(url, [Source("author", [ONE, TWO])])] == [TWO[0]]
     assert [(event["event"], event["migration"]) for event in events] == [("migrated", TWO[0])]
 
 

@@ -73,7 +73,7 @@ ROUTES = [
         also={200: Author, 202: None}, headers=(PREFER,),
     ),
 ]  # fmt: skip
-DOCUMENT = openapi.document("Author", "1.2.3", ROUTES, description="Authors.")
+DOCUMENT = openapi.document("Author", "1.2.3", ROUTES)
 
 
 def operation(method: str, path: str) -> dict[str, Any]:
@@ -92,13 +92,13 @@ def resolved(schema: Any) -> Any:
 
 def test_the_document_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
-    assert DOCUMENT["info"] == {"title": "Author", "version": "1.2.3", "description": "Authors."}
+    assert DOCUMENT["info"] == {"title": "Author", "version": "1.2.3"}
     assert list(DOCUMENT["paths"]) == ["/author", "/author/{id}", "/event/{event}/attendance/{author}"]
     json.dumps(DOCUMENT)
 
 
 def test_the_same_routes_give_the_same_document() -> None:
-    again = openapi.document("Author", "1.2.3", ROUTES, description="Authors.")
+    again = openapi.document("Author", "1.2.3", ROUTES)
     assert json.dumps(again) == json.dumps(DOCUMENT)
 
 

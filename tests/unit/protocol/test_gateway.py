@@ -39,7 +39,6 @@ def taken(inc: str, peer_inc: str, other: str | None = "other") -> Dead:
     return Dead(inc, peer_inc, Reason.TAKEN, other)
 
 
-NO_REASON = Refused(None, None)
 TABLE: list[tuple[Evidence, Evidence, Verdict | Send, Verdict | Send]] = [
     # left, right, before the deadline, at the deadline
     (L, R, Created(), Created()),
