@@ -14,17 +14,20 @@ from uuid import UUID
 
 import msgspec
 
-from tally.halves.store import ENDED_KEEP_MS, LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
+from tally.halves.store import (
+    ENDED_KEEP_MS,
+    FIRST_INC,
+    LIST_MAX,
+    VOID_KEEP_MS,
+    Reconciled,
+    Restoring,
+    rounds,
+    with_shadows,
+)
 from tally.protocol import messages as wire
 from tally.protocol import operation, participant
 from tally.protocol.participant import Answer, Checks, Decision, Mark, Message, Reason, Row, Status
 from tally.protocol.relationship import Relationship, Side
-
-#: The incarnations that two new databases start with: known to both, so they agree without talking.
-FIRST_INC = {
-    Side.LEFT: UUID("00000000-0000-7000-8000-000000000001"),
-    Side.RIGHT: UUID("00000000-0000-7000-8000-000000000002"),
-}
 
 #: Why a half is void that lived.
 _ENDED = (Reason.CANCELLED, Reason.DELETED)

@@ -10,8 +10,7 @@ import re
 from hashlib import sha256
 from importlib.resources import files
 
-from tally.halves.memory import FIRST_INC
-from tally.halves.store import ENDED_KEEP_MS
+from tally.halves.store import ENDED_KEEP_MS, FIRST_INC
 from tally.protocol.relationship import Relationship, Side
 
 _CONDITIONAL = re.compile(r"^([ ]*)--(left|right|seats|no-seats|shadow)--[ ]?(.*)$", re.MULTILINE)

@@ -16,6 +16,7 @@ import msgspec
 
 from tally.protocol import messages as wire
 from tally.protocol.participant import Mark
+from tally.protocol.relationship import Side
 
 #: Void rows are kept this long after their epoch closed, so that an operation's status can say why.
 VOID_KEEP_MS = 60_000
@@ -25,6 +26,12 @@ ENDED_KEEP_MS = 31 * 86_400_000
 
 #: Operations that one CLOSE lists at most; a larger window is settled in several rounds.
 LIST_MAX = 10_000
+
+#: The incarnations that two new databases start with: known to both, so they agree without talking.
+FIRST_INC = {
+    Side.LEFT: UUID("00000000-0000-7000-8000-000000000001"),
+    Side.RIGHT: UUID("00000000-0000-7000-8000-000000000002"),
+}
 
 Item = TypeVar("Item")
 

@@ -16,8 +16,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from tally.halves.memory import FIRST_INC
-from tally.halves.store import VOID_KEEP_MS, Restoring
+from tally.halves.store import FIRST_INC, VOID_KEEP_MS, Restoring
 from tally.protocol import messages as wire
 from tally.protocol.participant import EARLY_MAX_MS, Mark
 from tally.protocol.relationship import Side

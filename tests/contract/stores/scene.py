@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from uuid import UUID
 
-from tally.halves.memory import FIRST_INC
+from tally.halves.store import FIRST_INC
 from tally.protocol import messages as wire
 from tally.protocol.participant import Answer, Message, Reason, Row
 from tally.protocol.relationship import Side

@@ -4,8 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from tally.halves.memory import FIRST_INC
-from tally.halves.store import ENDED_KEEP_MS, VOID_KEEP_MS
+from tally.halves.store import ENDED_KEEP_MS, FIRST_INC, VOID_KEEP_MS
 from tally.protocol import messages as wire
 from tally.protocol.participant import Reason, Row, Status
 from tally.protocol.relationship import Side

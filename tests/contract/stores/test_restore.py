@@ -4,8 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tally.halves.memory import FIRST_INC
-from tally.halves.store import Restoring
+from tally.halves.store import FIRST_INC, Restoring
 from tally.protocol import messages as wire
 from tally.protocol.participant import Reason, Row
 from tally.protocol.relationship import Side

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tally.halves.memory import FIRST_INC
+from tally.halves.store import FIRST_INC
 from tally.protocol import messages as wire
 from tally.protocol.participant import Message, Reason, Row
 from tests.contract.stores.scene import NOW, RECORDED, STALE, dead

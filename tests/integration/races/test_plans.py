@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tally.halves.memory import FIRST_INC
+from tally.halves.store import FIRST_INC
 from tally.protocol import messages as wire
 from tally.protocol.relationship import Side
 from tests.contract.stores.scene import Scene

@@ -4,7 +4,7 @@ import pytest
 
 from tally.gateway.participants import Standing
 from tally.gateway.status import REMEMBERED_MS, State, state
-from tally.halves.memory import FIRST_INC
+from tally.halves.store import FIRST_INC
 from tally.protocol import messages as wire
 from tally.protocol.operation import make
 from tally.protocol.participant import EARLY_MAX_MS, Reason, Row
