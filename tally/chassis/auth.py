@@ -227,16 +227,20 @@ class Keys:
 
     async def get(self, kid: str) -> jwt.PyJWK | None:
         """The key, looked for at the source if it is not known; None if there is no such key."""
+        self.look_again_if_old()
         if not self.knows(kid):
             await self._refresh()
         return self._keys.get(kid)
 
     def knows(self, kid: str) -> bool:
-        """Whether the key was published when the source was last read, which is not long ago: nobody waits for that."""
+        """Whether the key was published when the source was last read."""
+        return kid in self._keys
+
+    def look_again_if_old(self) -> None:
+        """Reads the source again if that is long ago; nobody waits for it."""
         long_ago = self._tried_s is not None and self._clock.monotonic_s() - self._tried_s >= _REFRESH_AFTER_S
         if long_ago and (self._looking is None or self._looking.done()):
             self._looking = asyncio.get_running_loop().create_task(self._refresh())
-        return kid in self._keys
 
     async def prepare(self) -> None:
         """Looks for the keys before the first caller waits for them. If they can't be had now, they are later."""
@@ -314,8 +318,10 @@ class Verifier:
         token = _bearer(authorization)
         now_s = self._clock.now_ms() / 1000
         known = self._remembered.get(token)
-        if known is not None and now_s < known.expires_s and self._keys.knows(known.kid):
-            return known
+        if known is not None and now_s < known.expires_s:
+            self._keys.look_again_if_old()
+            if self._keys.knows(known.kid):
+                return known
         caller = await self._verify(token, now_s)
         if len(self._remembered) >= _REMEMBERED_MAX:
             self._remembered.clear()

@@ -41,7 +41,7 @@ from tally.gateway.deferral import Accepted, Desk
 from tally.gateway.history import Directory, History
 from tally.gateway.operations import Standing, is_deferred
 from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
-from tally.gateway.status import Operation as Told
+from tally.gateway.status import Operation as ToldByHalves
 from tally.gateway.status import State, StatusReader
 from tally.protocol import operation
 from tally.protocol.relationship import Relationship, Side
@@ -296,7 +296,7 @@ class RelationRoutes:
         finally:
             logged.cancel()
 
-    def _told(self, op: UUID, told: Told, logged: History | None) -> Response:
+    def _told(self, op: UUID, told: ToldByHalves, logged: History | None) -> Response:
         location = None
         if told.state == "done" and told.left is not None and told.right is not None:
             location = self._location(told.left, told.right)
@@ -396,7 +396,7 @@ class RelationRoutes:
 _ENDED = {"cancelled": "cancelled", "refused": "refused"}
 
 
-def _with_log(told: Told, logged: str) -> Any:
+def _with_log(told: ToldByHalves, logged: str) -> Any:
     """The state as the halves tell it; as the log does, where they know nothing any more and it has the end."""
     return _ENDED.get(logged, told.state.value) if told.state is State.GONE else told.state.value
 
