@@ -17,7 +17,19 @@ from starlette.responses import Response
 from services.notifier.mailer import Mailer, queries
 from tally.chassis.auth import Guard
 from tally.chassis.database import Database, Record
-from tally.chassis.http import AFTER, LIMIT, QueryParameter, Route, after, cursor, json_response, limit, path_uuid
+from tally.chassis.http import (
+    AFTER,
+    LIMIT,
+    Handler,
+    QueryParameter,
+    Route,
+    after,
+    cursor,
+    json_response,
+    limit,
+    link,
+    path_uuid,
+)
 from tally.chassis.http import query_value as value_of
 from tally.chassis.problems import Problem
 
@@ -56,7 +68,7 @@ class Queued(Struct, frozen=True):
     queued: int
 
 
-class Reading:
+class Mails:
     """The routes of the notifier."""
 
     def __init__(self, database: Database, mailer: Mailer) -> None:
@@ -91,15 +103,16 @@ class Reading:
         ]
 
     @staticmethod
-    def _list(path: str, handler: object, *, tag: str, problems: tuple[str, ...] = ()) -> Route:
+    def _list(path: str, handler: Handler, *, tag: str, problems: tuple[str, ...] = ()) -> Route:
         return Route(
             "GET",
             path,
-            handler,  # type: ignore[arg-type]
+            handler,
             "Mails, and what became of them.",
             response=MailPage,
             query=(LIMIT, AFTER, _OPERATION, _STATE),
             problems=("invalid-query", "service-unavailable", "overloaded", *problems),
+            sends=("Link",),
             tags=(tag,),
         )
 
@@ -114,7 +127,8 @@ class Reading:
         asked = (value_of(request, _OPERATION), value_of(request, _STATE))
         rows = await self._database.fetch(queries.page, after(request) or _BEFORE_ALL, most + 1, *asked)
         following = cursor(rows[most - 1]["id"]) if len(rows) > most else None
-        return json_response(MailPage([_mail(row, private=private) for row in rows[:most]], following))
+        page = MailPage([_mail(row, private=private) for row in rows[:most]], following)
+        return json_response(page, headers=link(request, following))
 
     async def _retry(self, request: Request) -> Response:
         id = path_uuid(request, "id")

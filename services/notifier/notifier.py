@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from services.notifier.mailer import Mailer, SmtpSettings
+from services.notifier.mails import Mails
 from services.notifier.news import SUBJECTS, News
-from services.notifier.reading import Reading
 from tally.chassis import migrate
 from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified
@@ -81,7 +81,7 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
     news = News(signals, clock, horizon_s=settings.mail_horizon_s, noted=mailer.wake)
     # Each event, not each state: an attendance that ended before we heard of it was confirmed all the same.
     inbox = Inbox(stream, f"{NAME}-news", SUBJECTS, news.apply, database, signals, clock, every_event=True)
-    reading = Reading(database, mailer)
+    mails = Mails(database, mailer)
     _, operators = guards(settings, NAME, clock, signals)
     faults = Faults.of(settings, clock, signals, database)
 
@@ -102,9 +102,9 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
         name=NAME,
         settings=settings,
         signals=signals,
-        routes=identified(reading.routes(), settings, clock, signals),
+        routes=identified(mails.routes(), settings, clock, signals),
         admin_routes=[
-            *reading.admin_routes(operators),
+            *mails.admin_routes(operators),
             *parked_routes([inbox], operators),
             *(faults.routes(operators) if faults else []),
         ],

@@ -46,6 +46,20 @@ async def test_who_knows_an_operation_sees_its_mail_but_not_the_address(
     assert (refused.status, refused.body["code"]) == (400, "invalid-query")
 
 
+async def test_a_page_of_mails_says_where_the_next_one_is(
+    broker: Broker, address: str, post: PostOffice, service: Addresses
+) -> None:
+    async with notifier(broker.url, address, post) as one:
+        author, events = await one.author(), [await one.event(), await one.event()]
+        operations = {str(await one.attend(author, event)) for event in events}
+        await until(lambda: _told(one, 2))
+    first = await _get(f"{service.url}/mail?limit=1")
+    assert first.headers["link"] == f'</mail?limit=1&after={first.body["next"]}>; rel="next"'
+    last = await _get(f"{service.url}/mail?limit=1&after={first.body['next']}")
+    assert (last.body["next"], "link" in last.headers) == (None, False)
+    assert {mail["operation"] for mail in first.body["items"] + last.body["items"]} == operations
+
+
 async def test_a_mail_that_failed_is_sent_when_an_operator_says_so(
     broker: Broker, address: str, post: PostOffice, service: Addresses
 ) -> None:
@@ -63,6 +77,10 @@ async def test_a_mail_that_failed_is_sent_when_an_operator_says_so(
         assert len(post.mails) == 1
         none = await asyncio.to_thread(ask, "POST", f"{service.admin_url}/admin/mail/{failed['id']}/retry")
         assert (none.status, none.body["code"]) == (404, "not-found")
+
+
+async def _told(one: Notifier, count: int) -> bool:
+    return len(await one.mails()) == count
 
 
 async def _sent(one: Notifier) -> None:
