@@ -69,7 +69,7 @@ _LOOK_AGAIN_S: Final = 0.02
 _PERIOD_S: Final = 1.0
 #: Between comparisons of marks while all is well.
 _COMPARE_S: Final = 5.0
-#: REJOIN is sent again only when an earlier one, which would be believed after it, can't arrive any more.
+#: An unanswered REJOIN is followed by another only when it can't arrive any more: it would be believed after that one.
 REJOIN_S: Final = 30.0
 
 #: What a report lists one by one: what could not be brought back, and what was ended for it.
@@ -387,7 +387,10 @@ class Restorer:
     async def _rejoin(self, session: Patient, *, skip: bool) -> None:
         now_s = self._clock.monotonic_s()
         if now_s < self._not_before_s:
-            raise _Waits(self._waits_for or "waiting for the other side")
+            raise _Waits(
+                f"waiting for the {self._peer.service} service: the last question to it was not answered, and may "
+                f"still arrive for up to {REJOIN_S:g} s"
+            )
         theirs = await self._peer.mark(Deadline.after(_PEER_S, now_s))
         if isinstance(theirs, Failed):
             raise _Waits(f"waiting for the {self._peer.service} service ({theirs.reason})")
@@ -407,6 +410,7 @@ class Restorer:
             if not reply.sent:
                 self._not_before_s = float("-inf")
             raise _Waits(f"waiting for the {self._peer.service} service ({reply.reason})")
+        self._not_before_s = float("-inf")  # it was answered: none is under way
         done = await store.reconcile(reply, inc)
         if done is not None:
             await self._tell(done, inc)

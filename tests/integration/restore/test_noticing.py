@@ -46,19 +46,29 @@ class _Away:
         return None
 
 
+class _Silent(Local):
+    """The network that loses the answer to REJOIN."""
+
+    async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: object) -> bytes | Failed:
+        reply = await super().post(peer, path, body, kind=kind, deadline=deadline)
+        return Failed(True, "timeout") if path.endswith("/rejoin") else reply
+
+
 class Scene:
     def __init__(self, database: Database, stream: Stream) -> None:
         self.database = database
         self.stream = stream
         self.store = PostgresStore(ATTENDANCE, Side.LEFT, database)
         self.other = MemoryKit(ATTENDANCE, Side.RIGHT)
-        self.away = False
+        self.away = self.silent = False
 
     def restorer(self, *, told_restored: bool = False) -> Restorer:
         """As a process makes it at its start."""
         self.database.admit = None
         clock = SystemClock()
-        there = Local(Participant(ATTENDANCE, Side.RIGHT, self.other.store, clock, lag_ms=0))
+        there = (_Silent if self.silent else Local)(
+            Participant(ATTENDANCE, Side.RIGHT, self.other.store, clock, lag_ms=0)
+        )
         return Restorer(
             ATTENDANCE,
             Side.LEFT,
@@ -189,6 +199,27 @@ async def test_what_is_live_at_the_peer_comes_back(scene: Scene) -> None:
     ours, theirs = await scene.store.mark(), scene.other.store.state
     assert (ours.inc, ours.peer_inc) == (theirs.peer_inc, theirs.inc)
     assert scene.other.store.rows[op].status is Status.LIVE
+
+
+async def test_a_second_restore_does_not_wait_for_the_first_one_s_question_that_was_answered(scene: Scene) -> None:
+    restorer = scene.restorer()
+    for reason in ("a test", "another test"):
+        await restorer.begin(reason)
+        await restorer.run_once()
+        assert not restorer.restoring
+    reports = (await restorer.status()).items
+    assert [(one.reason, one.ended_at is not None) for one in reports] == [("another test", True), ("a test", True)]
+
+
+async def test_a_question_that_was_not_answered_may_still_arrive_and_is_waited_for(scene: Scene) -> None:
+    scene.silent = True
+    restorer = scene.restorer()
+    await restorer.begin("a test")
+    with pytest.raises(Exception, match=r"waiting for the conference service \(timeout\)"):
+        await restorer.run_once()
+    await restorer.begin("another test")
+    with pytest.raises(Exception, match="the last question to it was not answered, and may still arrive"):
+        await restorer.run_once()
 
 
 async def test_the_operator_s_word(scene: Scene) -> None:
