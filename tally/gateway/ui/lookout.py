@@ -29,6 +29,8 @@ WITHIN_S: Final = 0.9
 #: How long a request of the walkthrough may take.
 _VISIT_S: Final = 10.0
 _ANSWER_MAX_BYTES: Final = 256 * 1024
+#: When nobody looked for longer than this, what was seen before says nothing of now.
+PAUSE_S: Final = 5.0
 _NOBODY_AT: Final = "livez"
 
 T = TypeVar("T")
@@ -138,15 +140,24 @@ class Lookout:
         self._clock = clock
         self._states: dict[str, tuple[str, int | None]] = {}
         self._closed: dict[str, int] = {}
+        self._looked_s = float("-inf")
 
     async def look(self) -> list[Seen]:
         """Everybody at once, within a second."""
+        if self._clock.monotonic_s() - self._looked_s > PAUSE_S:
+            self._forget()
         asked = [*map(self._participant, self._ends), *(self._other(*one) for one in self._others.items())]
-        return [self._since(seen) for seen in await asyncio.gather(*asked)]
+        seen = [self._since(one) for one in await asyncio.gather(*asked)]
+        self._looked_s = self._clock.monotonic_s()
+        return seen
+
+    def _forget(self) -> None:
+        self._states.clear()
+        self._closed.clear()
 
     @property
     def closed_ms(self) -> int | None:
-        """The latest epoch that both sides have said to have closed; None until both have."""
+        """The latest epoch that both sides have said to have closed, since somebody looks; None until both have."""
         return min(self._closed.values()) if len(self._closed) == len(self._ends) else None
 
     async def _participant(self, name: str) -> Seen:
