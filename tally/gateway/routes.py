@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Any, Final, Literal, assert_never
 from uuid import UUID
 
 import msgspec
@@ -41,14 +41,24 @@ from tally.gateway.deferral import Accepted, Desk
 from tally.gateway.history import Directory, History
 from tally.gateway.operations import Standing, is_deferred
 from tally.gateway.read import Missing, NoSuchEntity, Page, Reader, member
+from tally.gateway.status import UNREACHABLE, State, StatusReader
 from tally.gateway.status import Operation as ToldByHalves
-from tally.gateway.status import State, StatusReader
 from tally.protocol import operation
+from tally.protocol.participant import Row
 from tally.protocol.relationship import Relationship, Side
 from tally.resilience.deadline import Deadline
 
 #: For a request that came without a deadline (in tests; the chassis gives each request one).
 _DEADLINE_S = 2.0
+
+
+#: What `complete` says of a list.
+_COMPLETE: Final = (
+    "False if a service did not answer: then the halves of the other one are shown, and some may turn out never to "
+    "have existed."
+)
+#: What a service holds of an operation: a row of the protocol, or that it did not say.
+HalfState = Annotated[str, Meta(extra_json_schema={"enum": [*(row.value for row in Row), UNREACHABLE]})]
 
 
 class Operation(Struct, frozen=True, omit_defaults=True):
@@ -76,7 +86,14 @@ class Operation(Struct, frozen=True, omit_defaults=True):
         "started",
         "completed",
     ]
-    halves: dict[str, str]
+    halves: Annotated[
+        dict[str, HalfState],
+        Meta(
+            description="What each service holds of it: `live`; `open`, nothing yet; `void`, it was refused there, for "
+            "ever; `cancelled`; `closed`, nothing any more, and nothing can come; `unreachable`, it did not say. Empty "
+            "for a deferred operation, and for a deletion."
+        ),
+    ]
     reasons: list[str] = []
     location: str | None = None
     detail: str | None = None
@@ -90,7 +107,7 @@ class Operation(Struct, frozen=True, omit_defaults=True):
 
 class Degraded(Struct, frozen=True):
     """A service that did not answer: what it alone knows is missing from the page. What is shown of its entities is
-    the other service's copy, which was true at `as_of` or later."""
+    the other service's copy: each is shown as it has been since `as_of` or later."""
 
     service: str
     reason: str
@@ -358,7 +375,9 @@ class RelationRoutes:
                 return Problem(f"{entity}-not-found", f"There is no {entity} {id}.", service=self._service(sides[0]))
             case outcome.NotRelated():
                 name = self._relationship.name
-                return Problem(f"{name}-not-found", f"{self._left} {left} has no {name} at {self._right} {right}.")
+                return Problem(
+                    f"{name}-not-found", f"{self._left.capitalize()} {left} has no {name} at {self._right} {right}."
+                )
             case outcome.Unavailable():
                 return _unavailable(result)
             case outcome.Unknown(op, service):
@@ -385,7 +404,7 @@ class RelationRoutes:
                     Annotated[list[dict[str, Any]], Meta(description=f"Each {other.entity}, with its operation.")],
                 ),
                 ("next", Annotated[str | None, Meta(description="The cursor of the next page.")]),
-                ("complete", Annotated[bool, Meta(description="False if a service did not answer.")]),
+                ("complete", Annotated[bool, Meta(description=_COMPLETE)]),
                 ("degraded", list[Degraded], []),
             ],
         )

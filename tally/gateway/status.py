@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from tally.chassis.clock import Clock
@@ -19,6 +20,8 @@ from tally.resilience.deadline import Deadline
 _DEAD = (Row.VOID, Row.CANCELLED, Row.CLOSED)
 #: Why a half never lived; the other reasons leave open whether it did.
 _LASTING = frozenset(Reason) - {Reason.KILLED, Reason.CANCELLED, Reason.DELETED, Reason.LOST}
+#: In the place of a row: the side did not say.
+UNREACHABLE: Final = "unreachable"
 #: Younger operations have all the void rows that they ever had, though the clocks differ, unless a side was restored.
 REMEMBERED_MS = VOID_KEEP_MS // 2
 
@@ -62,7 +65,7 @@ class StatusReader:
         return Operation(
             op=op,
             state=state(op, standing, self._clock.now_ms()),
-            rows={side: held[side].row if side in held else "unreachable" for side in Side},
+            rows={side: held[side].row if side in held else UNREACHABLE for side in Side},
             reasons=tuple({item.why: None for item in held.values() if item.why is not None}),
             left=next((item.left for item in held.values() if item.left is not None), None),
             right=next((item.right for item in held.values() if item.right is not None), None),
