@@ -36,6 +36,8 @@ def in_words(status: Mapping[str, Any]) -> str:
     if report["losses"]:
         lines.append("What could not be kept:")
         lines += [_loss(loss) for loss in report["losses"]]
+    elif status["restoring"]:
+        lines.append("What is lost is known when it has ended.")
     else:
         lines.append("Nothing is lost that anybody had heard of.")
     return "\n".join(lines)
