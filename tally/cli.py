@@ -131,7 +131,8 @@ def operation() -> None:
 def show_operation(operation_id: UUID, wait_s: float) -> None:
     """Ask what became of an operation.
 
-    Exit code 0 if it is decided, one way or the other; 2 if it is not yet; 1 if nobody knows it, or nobody answers.
+    Exit code 0 if it is decided, one way or the other; 3 if it is not yet; 1 if nobody knows it, or nobody answers; 2
+    if the command was mistyped.
     """
     gateway = services.place(services.SERVICES, os.environ)["gateway"]
     give_up_s = time.monotonic() + wait_s
@@ -141,7 +142,7 @@ def show_operation(operation_id: UUID, wait_s: float) -> None:
             break
         time.sleep(ASK_AGAIN_S)
     click.echo(outcomes.in_words(answer))
-    sys.exit(2 if outcomes.is_open(answer) else 0 if answer.status == HTTPStatus.OK else 1)
+    sys.exit(outcomes.NOT_YET if outcomes.is_open(answer) else 0 if answer.status == HTTPStatus.OK else 1)
 
 
 @operation.command("retry")
@@ -214,10 +215,12 @@ def parked() -> None:
 @in_one_sentence
 def list_parked(service: str) -> None:
     """What SERVICE has parked, by consumer, the oldest first."""
-    for one in _operator().parked(service):
+    for one in (items := _operator().parked(service)):
         what = f"{one['entity']} {one['subject']}" if one["subject"] else "not an event"
         tried = f"tried {one['attempts']} times: " if one["attempts"] > 1 else ""
         click.echo(f"{one['consumer']:<20} {one['sequence']:>8}  {what}  {tried}{one['reason']}")
+    if not items:
+        click.echo("Nothing is parked.")
 
 
 @parked.command("retry", context_settings={"ignore_unknown_options": True})
@@ -354,10 +357,10 @@ def begin_restore(service: str, reason: str) -> None:
 @click.argument("service")
 @in_one_sentence
 def report_restore(service: str) -> None:
-    """What the last restore of SERVICE brought back, and what it could not. Exit code 2 while it is under way."""
+    """What the last restore of SERVICE brought back, and what it could not. Exit code 3 while it is under way."""
     status = _operator().restore(service)
     click.echo(reports.in_words(status))
-    sys.exit(2 if status["restoring"] else 0)
+    sys.exit(outcomes.NOT_YET if status["restoring"] else 0)
 
 
 @restore.command("skip")

@@ -17,7 +17,7 @@ STATES: Final = {
     "refused": "Refused: nothing is recorded, now or later.",
     "cancelled": "Cancelled: it was recorded on both sides once, and will not be again.",
     "gone": "Gone: nothing is recorded, now or later; whether it once was is not known any more.",
-    "undecided": "Undecided: one side only knows of it yet; it is settled within a few seconds, so ask again.",
+    "undecided": "Undecided: only one side has it yet; it is settled within a few seconds, so ask again.",
     "deferred": "Deferred: it is carried out as soon as the services that it needs are there.",
     "confirmed": "Confirmed: it was deferred, and has been carried out.",
     "rejected": "Rejected: it was deferred, and can't be carried out, now or later.",
@@ -27,8 +27,14 @@ STATES: Final = {
     "started": "Started: it ends the attendances of what was deleted, and goes on.",
     "completed": "Completed: the attendances of what was deleted have all ended.",
 }
+_NOWHERE: Final = (
+    "Undecided: neither side has it yet. If it was ever sent, it may still come; ask again in a few seconds, when its "
+    "epoch is closed."
+)
 OPEN: Final = frozenset({"undecided", "unknown", "deferred", "parked", "started"})
 """Neither done nor refused yet."""
+NOT_YET: Final = 3
+"""The exit code of what is not decided, or has not ended. 2 is a command that was mistyped, as everywhere."""
 
 _ADVICE: Final = (
     "It is neither done nor refused yet, so take it for neither: nothing needs to be undone, and to ask for the same "
@@ -48,8 +54,13 @@ def in_words(answer: Answer) -> str:
     if answer.status != HTTPStatus.OK or not isinstance(answer.body, dict):
         return answer.says()
     state = str(answer.body.get("state"))
+    said = _NOWHERE if state == "undecided" and _is_nowhere(answer.body) else STATES.get(state, state)
     advice = [_ADVICE] if state in OPEN else []
-    return "\n".join([STATES.get(state, state), *advice, *_facts(answer.body)])
+    return "\n".join([said, *advice, *_facts(answer.body)])
+
+
+def _is_nowhere(body: dict[str, Any]) -> bool:
+    return set((body.get("halves") or {}).values()) == {"open"}
 
 
 def _facts(body: dict[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from tally.cli import main
 from tally.gateway.routes import Operation
 from tally.local.ask import Answer
-from tally.local.outcomes import OPEN, STATES, in_words
+from tally.local.outcomes import NOT_YET, OPEN, STATES, in_words
 
 Ask = Callable[..., Result]
 
@@ -58,7 +58,7 @@ def test_an_operation_is_explained_by_its_id_alone() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_the_exit_code_tells_whether_it_is_decided(state: str) -> None:
     with gateway(told(state)) as ask:
-        assert ask(str(uuid4())).exit_code == (2 if state in OPEN else 0)
+        assert ask(str(uuid4())).exit_code == (3 if state in OPEN else 0)
 
 
 def test_who_waits_is_told_the_end() -> None:
@@ -74,8 +74,18 @@ def test_an_operation_nobody_knows_is_told_as_the_problem_tells_it() -> None:
     assert (result.exit_code, result.stdout) == (1, "404 operation-not-found: No service knows it.\n")
 
 
-def test_what_is_no_id_is_not_asked_for() -> None:
-    assert CliRunner().invoke(main, ["operation", "x"]).exit_code == 2
+def test_a_typo_has_another_exit_code_than_what_is_not_decided() -> None:
+    for mistyped in ("x", "--wiat"):
+        assert CliRunner().invoke(main, ["operation", mistyped]).exit_code == 2 != NOT_YET
+
+
+def test_what_neither_side_has_is_not_said_to_be_known_to_one() -> None:
+    def words(author: str, conference: str) -> str:
+        halves = {"author": author, "conference": conference}
+        return in_words(Answer(200, "OK", {}, {"state": "undecided", "halves": halves}))
+
+    assert words("open", "open").startswith("Undecided: neither side has it yet.")
+    assert words("live", "open").startswith("Undecided: only one side has it yet;")
 
 
 def test_every_state_that_the_gateway_may_answer_has_its_words() -> None:
