@@ -403,7 +403,7 @@ class Guard:
                 caller = await verifier.verify(request.headers.get("authorization"))
             except Refused as refused:
                 self._count(refused.reason)
-                detail = "This endpoint is for services: it needs a valid token, made for this service."
+                detail = "This endpoint is for services and operators: it needs a valid token, made for this service."
                 raise Problem("unauthenticated", detail) from None
             if caller.subject not in self._callers:
                 self._count("caller")
