@@ -267,7 +267,6 @@ _SHELL: Final = Template("""\
   header { padding: .8rem 1.2rem; border-bottom: 1px solid var(--line); }
   h1 { display: inline; font-size: 1.1rem; margin-right: .8rem; }
   main { display: grid; grid-template-columns: minmax(16rem, 26rem) 1fr; }
-  @media (max-width: 48rem) { main { grid-template-columns: 1fr; } }
   ul { list-style: none; margin: 0; padding: 0; }
   li a { display: grid; padding: .6rem 1.2rem; border-bottom: 1px solid var(--line); color: inherit;
     text-decoration: none; }
@@ -275,6 +274,7 @@ _SHELL: Final = Template("""\
   li span, li time { font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; }
   li.empty { padding: 1.2rem; opacity: .75; }
   article { padding: 1rem 1.5rem; min-width: 0; }
+  @media (max-width: 48rem) { main { grid-template-columns: 1fr; } article { order: -1; } }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; font-size: .9rem; }
   dt { opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; }
   iframe { width: 100%; height: 22rem; border: 1px solid var(--line); border-radius: 6px; background: #fff;
