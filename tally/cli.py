@@ -169,8 +169,10 @@ def status() -> None:
     """Ask each service whether it is ready."""
     places = services.place(services.SERVICES, os.environ)
     reasons = {program.name: not_ready(program, places[program.name]) for program in services.SERVICES}
-    for name, reason in reasons.items():
-        click.echo(f"{name:<12} {places[name].url:<28} {'ready' if reason is None else f'not ready: {reason}'}")
+    for program in services.SERVICES:
+        name, reason = program.name, reasons[program.name]
+        where = services.address(program, places[name])
+        click.echo(f"{name:<12} {where:<28} {'ready' if reason is None else f'not ready: {reason}'}")
     sys.exit(1 if any(reasons.values()) else 0)
 
 

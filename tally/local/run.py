@@ -19,7 +19,7 @@ from tally.local.console import OURS, Console, standard_output, wants_colour
 from tally.local.control import Control
 from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
-from tally.local.services import SERVICES, Place, Program
+from tally.local.services import SERVICES, Place, Program, address
 from tally.local.stack import POSTGRES, Interrupted, LocalStack
 from tally.local.walkthrough import lines_to_paste
 
@@ -171,8 +171,7 @@ def welcome(stack: LocalStack) -> str:
 def _row(program: Program, here: Place) -> str:
     if program.settings:
         return f"  {program.name:<12} {here.url:<28} metrics and health: port {here.admin_port}"
-    url = program.address.format(scheme=here.scheme, host=here.reached_at, port=here.port)
-    return f"  {program.name:<12} {url:<28} to look at: {here.admin_url}"
+    return f"  {program.name:<12} {address(program, here):<28} to look at: {here.admin_url}"
 
 
 def reset_data(folder: Path) -> None:

@@ -143,6 +143,11 @@ class Place:
 Places = Mapping[str, Place]
 
 
+def address(program: Program, here: Place) -> str:
+    """Where it is, in its own scheme."""
+    return program.address.format(scheme=here.scheme, host=here.reached_at, port=here.port)
+
+
 def check_variables(programs: Sequence[Program], environ: Mapping[str, str]) -> None:
     """A mistyped TALLY_LOCAL_ variable, or one value for what each service has its own of, gets a sentence."""
     for name in sorted(name for name, value in environ.items() if value):

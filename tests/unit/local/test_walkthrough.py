@@ -143,4 +143,6 @@ def test_status_says_who_is_ready(api: Api) -> None:
     result = CliRunner(env=environment).invoke(main, ["status"])
     assert result.exit_code == 1
     assert [line.split()[0] for line in result.stdout.splitlines()] == names
+    schemes = {line.split()[0]: line.split()[1].partition(":")[0] for line in result.stdout.splitlines()}
+    assert (schemes["author"], schemes["nats"], schemes["mail"]) == ("http", "nats", "smtp")
     assert "not ready: it does not answer on its admin port" in result.stdout
