@@ -39,6 +39,9 @@ SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 #: Set in a scope by an answer that goes on for as long as somebody listens: it is not late, and nobody waits for it.
 LASTING: Final = "tally.lasting"
 
+#: Set in a scope by a question that an agent asks all the time: that it was answered well is not worth a line.
+BACKGROUND: Final = "tally.background"
+
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
 

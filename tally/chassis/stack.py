@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tally.chassis import context, database, problems
 from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
-from tally.chassis.http import LASTING, SAFE
+from tally.chassis.http import BACKGROUND, LASTING, SAFE
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.shedding import SHED
@@ -30,6 +30,7 @@ from tally.resilience.deadline import Deadline
 _log = structlog.get_logger()
 
 _METHODS: Final = frozenset((*SAFE, "POST", "PUT", "PATCH", "DELETE", "CONNECT"))
+_CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
 _TIME_OVER: Final = 504
 STATUS_MAX: Final = 600
@@ -142,10 +143,10 @@ class Stack:
             self._exceeded.inc()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         self._durations(method, _route(scope), _STATUS[status]).observe(duration_s, exemplar(here))
-        if (status >= self._log_from_status and not (SHED in scope and self._log_from_status)) or (
-            duration_s > self._deadline_s
-        ):
-            _log.info(
+        late = duration_s > self._deadline_s
+        if late or (status >= self._log_from_status and not (SHED in scope and self._log_from_status)):
+            log = _log.debug if BACKGROUND in scope and status < _CLIENT_ERROR and not late else _log.info
+            log(
                 "request",
                 method=scope["method"],
                 path=scope["path"],

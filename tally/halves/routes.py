@@ -15,7 +15,7 @@ from tally.chassis import context
 from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
 from tally.chassis.database import problem as database_problem
-from tally.chassis.http import Route, encoded_response
+from tally.chassis.http import BACKGROUND, Route, encoded_response
 from tally.chassis.problems import Problem
 from tally.halves.participant import BadMessage, Participant
 from tally.halves.store import Restoring
@@ -31,6 +31,8 @@ _PROBLEMS = (
 
 #: Messages that change nothing, so that no outcome of theirs is ever unknown.
 _READS = frozenset({"forward", "mark", "status", "find", "list"})
+#: What a restorer asks every few seconds for as long as it lives.
+_BACKGROUND = frozenset({"mark"})
 
 
 def routes(participant: Participant, clock: Clock) -> list[Route]:
@@ -52,6 +54,8 @@ def _handler(participant: Participant, message: str, clock: Clock) -> Callable[[
     service = participant.relationship.end(participant.side).service
 
     async def handle(request: Request) -> Response:
+        if message in _BACKGROUND:
+            request.scope[BACKGROUND] = True
         body = await request.body()
         deadline = context.deadline()
         if deadline is not None and deadline.expired(clock.monotonic_s()):

@@ -28,7 +28,7 @@ from tally.chassis.app import PortTaken, Service, running
 from tally.chassis.body import json_body
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import DatabaseUnavailable, PoolExhausted
-from tally.chassis.http import Route, json_response
+from tally.chassis.http import BACKGROUND, Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals
@@ -89,6 +89,12 @@ class Trial:
             case _:
                 raise DatabaseUnavailable("hung up", nothing_done=False)
 
+    async def background(self, request: Request) -> Response:
+        request.scope[BACKGROUND] = True
+        if request.path_params["how"] == "badly":
+            raise Problem("service-unavailable", "It is away.")
+        return json_response({})
+
     async def half(self, request: Request) -> Response:
         async def parts() -> AsyncIterator[bytes]:
             yield b"half"
@@ -105,6 +111,7 @@ class Trial:
             Route("POST", "/wait", self.wait, "Wait"),
             Route("GET", "/fail/{how}", self.fail, "Fail"),
             Route("POST", "/fail/{how}", self.fail, "Fail"),
+            Route("GET", "/background/{how}", self.background, "Ask all the time"),
             Route("GET", "/half", self.half, "Half"),
         ]
 
@@ -296,6 +303,14 @@ async def test_the_access_log_is_as_set(access_log: Any, logged: list[str]) -> N
     assert lines[-1]["status"] == 503
     assert lines[-1]["route"] == "/fail/{how}"
     assert lines[-1]["duration_ms"] > 0
+
+
+async def test_what_an_agent_asks_all_the_time_is_no_line_when_it_is_answered_well() -> None:
+    async with up(Settings(access_log="all")) as service:
+        with logs.capture() as events:
+            await ask(service.url, "/background/well")
+            await ask(service.url, "/background/badly")
+    assert [event["path"] for event in events if event["event"] == "request"] == ["/background/badly"]
 
 
 async def test_a_request_that_outlived_its_deadline_is_logged() -> None:
