@@ -68,6 +68,8 @@ class Service:
     """The public API; `/openapi.json` and `/docs` come from it."""
     internal_routes: Sequence[Route] = ()
     """On the public port, too, but for other services only: not in the document."""
+    home: str = "/docs"
+    """The page that a browser is sent to from `/`."""
     admin_routes: Sequence[Route] = ()
     """On the admin port, beside those of `health.py`."""
     lifespan: Lifespan = _nothing
@@ -245,8 +247,8 @@ async def running(service: Service) -> AsyncIterator[Addresses]:
 
 
 def _public_app(service: Service) -> ASGIApp:
-    document = openapi.document(f"Tally: {service.name}", _version(), service.routes)
-    app = _router([*service.routes, *docs.routes(document), *service.internal_routes])
+    document = openapi.document(f"Tally: {service.name}", _version(), service.routes, description=openapi.INTRODUCTION)
+    app = _router([*service.routes, *docs.routes(document, service.home), *service.internal_routes])
     if service.faults is not None:
         app = service.faults.around(app)
     return Stack(shedding(app, service.clock, service.signals), service.settings, service.signals, service.clock)

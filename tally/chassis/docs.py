@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
 from tally.chassis.http import Route, encoded_response
 from tally.chassis.problems import Problem
@@ -35,14 +35,23 @@ _HEADERS: Final = {
 }
 
 
-def routes(document: Mapping[str, Any]) -> list[Route]:
-    """What serves `document` (of `openapi.document`) and the page; these routes are not in the document."""
+def routes(document: Mapping[str, Any], home: str = "/docs") -> list[Route]:
+    """What serves `document` (of `openapi.document`) and the page; these routes are not in the document.
+
+    A browser that asks for `/` is sent `home`; for a program nothing is there.
+    """
     encoded = msgspec.json.encode(document)
+
+    async def root(request: Request) -> Response:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise Problem("no-such-path", "No resource has this path; the paths there are stand in /openapi.json.")
+        return RedirectResponse(home, headers={"Vary": "Accept"})
 
     async def openapi(request: Request) -> Response:
         return encoded_response(encoded)
 
     return [
+        Route("GET", "/", root, "Where a browser is sent"),
         Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1"),
         Route("GET", "/docs", _page, "This API as a page"),
         Route("GET", "/docs/{asset}", _asset, "A file of that page"),

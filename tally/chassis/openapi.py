@@ -46,6 +46,15 @@ RESPONSE_HEADERS: Final[dict[str, Json]] = {
     "WWW-Authenticate": {"description": "What to authenticate by.", "schema": {"type": "string"}},
 }
 
+#: What every API of ours has in common.
+INTRODUCTION: Final = """\
+Every request that changes something ends in one of three ways: done (2xx); refused (4xx, 503), and nothing is recorded,
+now or later; or unknown (504 `outcome-unknown`, or no answer), with the address that will tell.
+
+Every error is `application/problem+json` (RFC 9457) with a stable `code`; `retryable` says that the same request may
+succeed later, and `Retry-After` when to try. `X-Deadline-Ms` shortens the time within which an answer comes. Fields and
+query parameters that are not known are ignored."""
+
 
 def document(title: str, version: str, routes: Sequence[Route]) -> Json:
     """The document, ready to be encoded as JSON; the same routes give the same document, byte for byte."""

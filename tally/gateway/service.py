@@ -166,6 +166,7 @@ def gateway(
         signals=signals,
         routes=identified([*relation.routes(), *directory.routes()], settings, clock, signals),
         internal_routes=page.routes() if page else (),
+        home="/ui" if page else "/docs",
         admin_routes=[
             *breaker_routes(calls, operators),
             *control.routes(operators),

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 import tally.gateway.ui
-from tests.integration.ui.conftest import Started
+from tests.integration.ui.conftest import Mode, Started
 
 ASSETS = Path(tally.gateway.ui.__path__[0]) / "assets"
 
@@ -50,6 +50,15 @@ async def test_a_page_that_can_only_be_read_tells_no_addresses(
     async with session.get(gateway.url + "/ui/about") as answer:
         told = await answer.json()
     assert (told["mode"], told["urls"]) == ("read", {})
+
+
+@pytest.mark.parametrize(("mode", "home"), [("read", "/ui"), ("off", "/docs")])
+async def test_a_browser_is_sent_to_the_page_where_there_is_one(
+    started: Started, session: aiohttp.ClientSession, mode: Mode, home: str
+) -> None:
+    gateway = await started(mode)
+    async with session.get(gateway.url, headers={"Accept": "text/html"}, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (307, home)
 
 
 async def test_an_unknown_file_is_not_looked_for(started: Started, session: aiohttp.ClientSession) -> None:

@@ -249,6 +249,13 @@ async def test_the_page_loads_only_what_is_served_here(client: httpx.AsyncClient
         assert response.status_code == 200, address
 
 
+async def test_a_browser_is_sent_on_from_the_root_and_a_program_is_not(client: httpx.AsyncClient) -> None:
+    sent = await client.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (sent.status_code, sent.headers["location"], sent.headers["vary"]) == (307, "/docs", "Accept")
+    for accept in ("*/*", "application/json"):
+        assert (await client.get("/", headers={"Accept": accept})).json()["code"] == "no-such-path"
+
+
 async def test_the_policy_of_the_page_lets_nothing_external_load(client: httpx.AsyncClient) -> None:
     policy = (await client.get("/docs")).headers["content-security-policy"]
     assert policy.startswith("default-src 'none';")
