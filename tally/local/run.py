@@ -21,8 +21,10 @@ from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
 from tally.local.services import SERVICES, Place, Program, address
 from tally.local.stack import POSTGRES, Interrupted, LocalStack
-from tally.local.walkthrough import lines_to_paste
+from tally.local.walkthrough import NEEDED, lines_to_paste
 
+#: Where the `tally` command is.
+BIN = Path(sys.executable).parent
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -165,6 +167,8 @@ def welcome(stack: LocalStack) -> str:
         walk = [f"  {line}" for line in lines_to_paste(stack.places).splitlines()]
         lines += [f"To look at, and to click through: {stack.urls['gateway']}/ui", ""]
         lines += ["In another terminal, `make demo`, or by hand:", "", *walk, ""]
+        lines += ["(The directory and the mail follow when the attendances are settled, after 2 to 3 seconds.)", ""]
+        lines += [f"To type `tally status` and the like: export PATH={BIN}:$PATH", ""]
     return "\n".join([*lines, "Ctrl-C stops everything.", ""])
 
 
@@ -183,7 +187,7 @@ def reset_data(folder: Path) -> None:
 
 
 def _is_tally(stack: LocalStack) -> bool:
-    return {"author", "conference", "gateway"} <= stack.places.keys()
+    return set(NEEDED) <= stack.places.keys()
 
 
 def _near(path: Path) -> str:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from tally.local.ask import Answer, ask
@@ -22,19 +23,28 @@ _PATIENCE_S = 60.0
 _LOOK_S = 0.2
 
 # Every answer to a POST begins with the id. Not jq: it is often missing.
-_ID = r"""| sed 's/^{"id" *: *"\([^"]*\)".*/\1/'"""
+_ID = """| cut -d'"' -f4"""
+#: What the walkthrough asks.
+NEEDED = ("author", "conference", "gateway", "directory", "mail")
 
 
 def lines_to_paste(places: Places) -> str:
-    """The walkthrough for a shell with curl; pasted as a whole or line by line, every line works."""
-    author, conference, gateway = (_typed(places[name]) for name in ("author", "conference", "gateway"))
+    """The walkthrough for a shell with curl; pasted as a whole or line by line, every line works. (No comment is among
+    them: an interactive zsh takes it for words of the command.)"""
+    author, conference, gateway, directory = (_typed(places[name]) for name in NEEDED[:-1])
+    mail = replace(places["mail"], port=places["mail"].admin_port).shown
     return f"""\
-AUTHOR=$(curl -s {author}/author -d '{{"full_name":"Alan Turing"}}' {_ID})
+AUTHOR=$(curl -s {author}/author -d '{{"full_name":"Alan Turing","email":"alan@example.org"}}' {_ID})
+OTHER=$(curl -s {author}/author -d '{{"full_name":"Joan Clarke"}}' {_ID})
 CONFERENCE=$(curl -s {conference}/conference -d '{{"acronym":"SWAT"}}' {_ID})
 EVENT=$(curl -s {conference}/event -d '{{"conference_id":"'$CONFERENCE'","seq":1}}' {_ID})
-curl -i -X POST {gateway}/event/$EVENT/attendance/$AUTHOR
-curl {gateway}/event/$EVENT/attendance
-curl {gateway}/author/$AUTHOR/attendance"""
+curl -i -X POST {gateway}/event/$EVENT/attendance/$AUTHOR; echo
+curl -i -X POST {gateway}/event/$EVENT/attendance/$OTHER; echo
+curl {gateway}/event/$EVENT/attendance; echo
+curl {gateway}/author/$AUTHOR/attendance; echo
+sleep 4
+curl {directory}/author/$AUTHOR/co-attendee; echo
+curl {mail}/mail; echo"""
 
 
 def _typed(here: Place) -> str:
@@ -82,6 +92,9 @@ class Demonstration:
         self._reads(event, author, attends=True)
         self._step("Once more: nothing new, and no harm.", "gateway", "POST", pair, 200)
 
+        if "directory" in self._places:
+            self._meets(event, author)
+
         nobody = str(uuid.uuid4())
         refused = self._step("An author who does not exist: refused, and it says who.", "gateway", "POST",
                              f"/event/{event}/attendance/{nobody}", 404)  # fmt: skip
@@ -94,6 +107,20 @@ class Demonstration:
         if self._outage is not None:
             self._survives(self._outage)
         self._say(f"\n{self._bold}All {self._steps} steps answered as they should.{self._plain}")
+
+    def _meets(self, event: str, author: str) -> None:
+        """What only the directory answers, of what is settled."""
+        other = self._id(self._step("Another author.", "author", "POST", "/author", 201,
+                                    {"full_name": "Joan Clarke"}))  # fmt: skip
+        pair = f"/event/{event}/attendance/{other}"
+        self._step("She attends the event, too.", "gateway", "POST", pair, 201)
+        self._say("   (waiting until the directory knows: it is told of an attendance when it is settled)")
+        path = f"/author/{author}/co-attendee"
+        self._until(lambda: bool(self._asked(path, "directory").body.get("items")), "has nobody who attends, too")
+        met = self._step("Whom does the first one meet? The directory tells.", "directory", "GET", path, 200)
+        found = [one.get("id") for one in met.body["items"]]
+        self._check(met, found == [other], "the other author should be there, and nobody else")
+        self._step("She has changed her mind.", "gateway", "DELETE", pair, 204)
 
     def _survives(self, outage: Outage) -> None:
         """A request while a service is down: taken, carried out when it is back, and told of by mail."""
@@ -136,8 +163,8 @@ class Demonstration:
         self._steps += 1
         self._say(f"\n{self._bold}{self._steps}. {title}{self._plain}\n   $ {command}")
 
-    def _asked(self, path: str) -> Answer:
-        return asked("gateway", self._places["gateway"], "GET", path)
+    def _asked(self, path: str, service: str = "gateway") -> Answer:
+        return asked(service, self._places[service], "GET", path)
 
     def _until(self, holds: Callable[[], bool], what: str) -> None:
         give_up_s = time.monotonic() + _PATIENCE_S

@@ -243,7 +243,7 @@ def test_the_reference_deployment_answers_the_walkthrough(folder: Path) -> None:
     with LocalStack(folder, ports=free_ports(), durable=False) as stack:
         said: list[str] = []
         Demonstration(stack.places, said.append).run()
-        assert said[-1].strip() == "All 12 steps answered as they should."
+        assert said[-1].strip() == "All 16 steps answered as they should."
 
 
 # What cannot work, in one sentence

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,8 +17,8 @@ from click.testing import CliRunner
 from tally.cli import main
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
-from tally.local.services import SERVICES, Place, Places
-from tally.local.walkthrough import Demonstration, lines_to_paste
+from tally.local.services import SERVICES, Place, Places, place
+from tally.local.walkthrough import NEEDED, Demonstration, lines_to_paste
 
 
 class Api(ThreadingHTTPServer):
@@ -32,7 +33,7 @@ class Api(ThreadingHTTPServer):
     @property
     def places(self) -> Places:
         here = Place("127.0.0.1", self.server_port, self.server_port)
-        return {"author": here, "conference": here, "gateway": here}
+        return {name: here for name in NEEDED}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -58,6 +59,12 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(
                 200, {"id": match[1], "state": "done", "halves": {"author": "live", "conference": "live"}}
             )
+        if match := re.fullmatch("/author/(.*)/co-attendee", self.path):
+            events = {event for event, author in self.server.pairs if author == match[1]}
+            others = {author for event, author in self.server.pairs if event in events} - {match[1]}
+            return self._answer(200, {"items": [{"id": one} for one in others]})
+        if self.path == "/mail":
+            return self._answer(200, {"items": []})
         [(kind, id)] = re.findall("/(event|author)/(.*)/attendance", self.path)
         ids = [pair[kind == "event"] for pair in self.server.pairs if pair[kind == "author"] == id]
         key = "attendees" if kind == "event" else "events"
@@ -92,11 +99,18 @@ def api() -> Iterator[Api]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for people who have curl")
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_the_lines_work_when_pasted(api: Api, shell: str) -> None:
-    done = subprocess.run([shell, "-eu"], input=lines_to_paste(api.places), capture_output=True, text=True, check=True)
-    [(event, author)] = api.pairs
-    assert "201 Created" in done.stdout
+    lines = lines_to_paste(api.places).replace("sleep 4", "sleep 0")
+    done = subprocess.run([shell, "-eu"], input=lines, capture_output=True, text=True, check=True)
+    [event], authors = {event for event, _ in api.pairs}, {author for _, author in api.pairs}
+    assert done.stdout.count("201 Created") == len(authors) == 2
     assert done.stdout.count(event) >= 2
-    assert done.stdout.count(author) >= 2
+    assert all(done.stdout.count(author) >= 2 for author in authors)
+    assert done.stdout.endswith("}\n"), "the prompt stands on a line of its own"
+
+
+def test_the_readme_has_the_same_lines() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert f"```sh\n{lines_to_paste(place(SERVICES, {}))}\n```" in readme
 
 
 def test_the_demonstration_shows_every_line_and_answer(api: Api) -> None:
@@ -107,7 +121,7 @@ def test_the_demonstration_shows_every_line_and_answer(api: Api) -> None:
     assert f"$ curl -i -X DELETE localhost:{api.server_port}/event/" in shown
     assert '"code": "author-not-found"' in shown
     assert "Location: /event/" in shown
-    assert said[-1].strip() == "All 12 steps answered as they should."
+    assert said[-1].strip() == "All 16 steps answered as they should."
 
 
 def test_the_demonstration_fails_when_an_answer_is_not_true(api: Api) -> None:
