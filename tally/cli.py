@@ -23,6 +23,7 @@ from tally.local import run as local
 from tally.local.ask import not_ready
 from tally.local.console import wants_colour
 from tally.local.control import Remote
+from tally.local.exports import exports
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
 from tally.resilience.breaker import Mode
@@ -82,7 +83,7 @@ def run(folder: Path | None, machine_readable: bool, no_restart: bool) -> None:
 @in_one_sentence
 def demo() -> None:
     """Walk through the API of a running Tally, and check each answer."""
-    places = services.place(services.SERVICES, os.environ)
+    places = _places()
     remote = Remote(services.local_folder())
     outage = remote.stopped if remote.is_there else None
     walkthrough.Demonstration(places, click.echo, colour=wants_colour(sys.stdout), outage=outage).run()
@@ -134,7 +135,7 @@ def show_operation(operation_id: UUID, wait_s: float) -> None:
     Exit code 0 if it is decided, one way or the other; 3 if it is not yet; 1 if nobody knows it, or nobody answers; 2
     if the command was mistyped.
     """
-    gateway = services.place(services.SERVICES, os.environ)["gateway"]
+    gateway = _places()["gateway"]
     give_up_s = time.monotonic() + wait_s
     while True:
         answer = walkthrough.asked("gateway", gateway, "GET", f"/operation/{operation_id}")
@@ -167,7 +168,7 @@ def abandon_operation(operation_id: UUID) -> None:
 @in_one_sentence
 def status() -> None:
     """Ask each service whether it is ready."""
-    places = services.place(services.SERVICES, os.environ)
+    places = _places()
     reasons = {program.name: not_ready(program, places[program.name]) for program in services.SERVICES}
     for program in services.SERVICES:
         name, reason = program.name, reasons[program.name]
@@ -176,8 +177,31 @@ def status() -> None:
     sys.exit(1 if any(reasons.values()) else 0)
 
 
+def _places() -> services.Places:
+    return services.found(services.SERVICES, os.environ, Remote(services.local_folder()).places())
+
+
 def _operator() -> Operator:
-    return Operator(services.place(services.SERVICES, os.environ), services.local_folder())
+    return Operator(_places(), services.local_folder())
+
+
+@main.command()
+@in_one_sentence
+def env() -> None:
+    """Print what a shell needs to ask the local databases: eval "$(tally env)".
+
+    PostgreSQL's programs are on the PATH then, as the superuser (PGHOST, PGPORT, PGUSER, PGPASSWORD), and
+    AUTHOR_DATABASE_URL and the like are the services' own addresses.
+    """
+    click.echo(exports(services.local_folder()))
+
+
+@main.command()
+@click.argument("service")
+@in_one_sentence
+def token(service: str) -> None:
+    """Print an operator's token for the admin port of a local SERVICE; it is good for ten minutes."""
+    click.echo(_operator().token(service))
 
 
 @main.group()

@@ -17,6 +17,7 @@ started as `python -m services.author`, like anybody else would start them.
     prometheus   Prometheus beside it, for OBSERVE=1
     control      stops and starts services of a stack that runs in another terminal
     operator     what an operator does to a running stack, on its admin ports
+    exports      what a shell needs to ask the databases
     mailbox      the inbox that all mail ends in, and its page
     ask          one plain HTTP request
     console      log lines, one colour per service

@@ -3,10 +3,11 @@
     with Control(stack): …                                  # what `tally run` does
     Remote(folder).stop("conference")                       # what `tally stop conference` does
     with Remote(folder).stopped("conference"): …            # what `tally demo` does
+    Remote(folder).places()                                 # where it listens, for every other command
 
-`tally run` listens on a loopback port; the folder's `control.json`, which only its owner can read, says on which, and
-what to show there. A service that is stopped for a connection is started again when that connection ends, however
-that comes about: whoever asked may be interrupted, or killed.
+`tally run` listens on a loopback port; the folder's `control.json`, which only its owner can read, says on which,
+what to show there, and where the stack's programs listen. A service that is stopped for a connection is started again
+when that connection ends, however that comes about: whoever asked may be interrupted, or killed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tally.local.failure import LocalError
 from tally.local.processes import LOOPBACK
+from tally.local.services import Place, Places
 from tally.local.stack import POSTGRES, READY_TIMEOUT_S, STOP_TIMEOUT_S, LocalStack
 
 _FILE = "control.json"
+#: Whoever runs on this machine takes a connection within this time.
+_THERE_S = 1.0
 #: Stopping, starting and getting ready take no longer than this.
 _PATIENCE_S = READY_TIMEOUT_S + STOP_TIMEOUT_S + 5.0
 
@@ -45,7 +50,9 @@ class Control:
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, name="control", daemon=True).start()
         self._file.touch(mode=0o600)
-        self._file.write_text(json.dumps({"port": self._server.server_address[1], "token": self._token}))
+        places = {name: asdict(here) for name, here in self._stack.places.items()}
+        told = {"port": self._server.server_address[1], "token": self._token, "places": places}
+        self._file.write_text(json.dumps(told))
         return self
 
     def __exit__(
@@ -122,6 +129,16 @@ class Remote:
     def is_there(self) -> bool:
         """Whether `tally run` has been started from the folder, and has not ended in order since."""
         return (self._folder / _FILE).exists()
+
+    def places(self) -> Places | None:
+        """Where the stack's programs listen; None if none runs."""
+        try:
+            told = json.loads((self._folder / _FILE).read_text())
+            # (The file outlives a run that was killed.)
+            socket.create_connection((LOOPBACK, told["port"]), timeout=_THERE_S).close()
+            return {name: Place(**here) for name, here in told["places"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def stop(self, name: str) -> None:
         """Stop a service until it is started, or Tally is."""

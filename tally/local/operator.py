@@ -116,12 +116,16 @@ class Operator:
         """Have a deferred operation tried now (`retry`), or given up (`abandon`)."""
         return dict(self._asked("gateway", "POST", f"/admin/operations/{operation}/{order}"))
 
+    def token(self, service: str) -> str:
+        """A token for the service, as the operator."""
+        if service not in self._places:
+            raise LocalError(f"There is no service {service}: the names are {', '.join(self._places)}.")
+        return self._tokens(service)
+
     def ask(self, service: str, method: str, path: str, body: Any = None) -> Answer:
         """The answer of a service's admin port, whatever it is."""
-        here = self._places.get(service)
-        if here is None:
-            raise LocalError(f"There is no service {service}: the names are {', '.join(self._places)}.")
-        headers = {"Authorization": f"Bearer {self._tokens(service)}"}
+        headers = {"Authorization": f"Bearer {self.token(service)}"}
+        here = self._places[service]
         try:
             return ask(method, f"{here.admin_url}{path}", body, headers=headers)
         except (OSError, http.client.HTTPException) as error:

@@ -182,6 +182,18 @@ def place(programs: Sequence[Program], environ: Mapping[str, str], ports: Mappin
     return places
 
 
+def found(programs: Sequence[Program], environ: Mapping[str, str], running: Places | None) -> Places:
+    """Where to ask each program: where the environment says, or else where the stack that runs has it."""
+    usual = place(programs, environ)
+    if running is None or environ.get(OFFSET_VARIABLE):
+        return usual
+    return {name: here if _is_chosen(name, environ) else running.get(name, here) for name, here in usual.items()}
+
+
+def _is_chosen(name: str, environ: Mapping[str, str]) -> bool:
+    return any(environ.get(f"{PREFIX}{name.upper()}_{field}") for field in ("HOST", "PORT", "ADMIN_PORT"))
+
+
 def environment(
     program: Program,
     places: Places,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from tally.cli import main
 from tally.local.ask import Answer, ask
 from tally.local.control import Control, Remote
 from tally.local.failure import LocalError
 from tally.local.operator import Operator
+from tally.local.processes import free_port
 from tally.local.stack import LocalStack
 from tally.local.walkthrough import Demonstration
 
@@ -118,6 +123,43 @@ def test_the_demonstration_shows_an_outage_and_leaves_everything_running(stack: 
     assert "The mail has come, once." in shown
     assert not Remote(stack.folder).is_there
     stack.wait_ready("conference", timeout_s=1.0)
+
+
+def test_the_command_finds_the_stack_of_its_folder_while_it_runs(stack: LocalStack) -> None:
+    def typed(*arguments: str, **more: str) -> Result:
+        return CliRunner(env={"TALLY_LOCAL_FOLDER": str(stack.folder), **more}).invoke(main, [*arguments])
+
+    with Control(stack):
+        assert Remote(stack.folder).places() == stack.places
+        status = typed("status")
+        assert status.exit_code == 0, status.output
+        assert stack.urls["gateway"] in status.stdout
+        assert typed("status", TALLY_LOCAL_AUTHOR_PORT=str(free_port())).exit_code == 1
+        token = typed("token", "notifier").stdout.strip()
+        url = f"{stack.admin_urls['notifier']}/admin/mail?limit=1"
+        assert ask("GET", url, headers={"Authorization": f"Bearer {token}"}).status == 200
+        assert ask("GET", url).status == 401
+        assert "the names are author, conference" in typed("token", "nobody").stderr
+        told = (stack.folder / "control.json").read_text()
+    assert Remote(stack.folder).places() is None
+    (stack.folder / "control.json").write_text(told)  # as a run leaves it that is killed
+    assert Remote(stack.folder).places() is None
+    (stack.folder / "control.json").unlink()
+
+
+def test_a_shell_that_has_the_environment_has_the_databases(stack: LocalStack) -> None:
+    script = (
+        'eval "$(tally env)"; psql -XAtc "SELECT 1" postgres; psql -XAtc "SELECT current_user" "$AUTHOR_DATABASE_URL"'
+    )
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    told = subprocess.run(
+        ["bash", "-euc", script],
+        env={**os.environ, "PATH": path, "TALLY_LOCAL_FOLDER": str(stack.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stdout.split()) == (0, ["1", "author"]), told.stderr
 
 
 def test_a_service_that_was_stopped_by_someone_who_is_killed_comes_back(stack: LocalStack) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from tally.local.control import Control
 from tally.local.stack import LocalStack
-from tests.integration.restore import backups
 from tests.integration.restore.drill import Drill
 
 RUNBOOK = Path(__file__).parents[3] / "docs" / "operations" / "restore.md"
-SECTIONS = ["Back up", "Restore", "Start", "Look at the report", "Clean up", "How it notices"]
+SECTIONS = ["The commands", "Back up", "Restore", "Start", "Look at the report", "Clean up", "How it notices"]
 
 
 def test_the_runbook_restores_a_database(stack: LocalStack, folder: Path) -> None:
@@ -53,13 +52,11 @@ def _commands() -> dict[str, str]:
 
 def _run(commands: str, stack: LocalStack, folder: Path) -> str:
     """As somebody would type them, who has the local stack running elsewhere."""
-    ports = {f"TALLY_LOCAL_{name.upper()}_PORT": str(place.port) for name, place in stack.places.items()}
-    postgres = backups.environment(stack.postgres)
-    path = os.pathsep.join([str(Path(sys.executable).parent), postgres["PATH"]])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands],
+        ["bash", "-euo", "pipefail", "-c", _commands()["The commands"] + commands],
         cwd=folder,
-        env={**os.environ, **ports, **postgres, "PATH": path, "TALLY_LOCAL_FOLDER": str(stack.folder)},
+        env={**os.environ, "PATH": path, "TALLY_LOCAL_FOLDER": str(stack.folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,7 +7,17 @@ import pytest
 
 from tally.local import services
 from tally.local.failure import LocalError
-from tally.local.services import SERVICES, Place, Program, check_variables, environment, filled, own_database, place
+from tally.local.services import (
+    SERVICES,
+    Place,
+    Program,
+    check_variables,
+    environment,
+    filled,
+    found,
+    own_database,
+    place,
+)
 
 AUTHOR, CONFERENCE, GATEWAY = (
     next(program for program in SERVICES if program.name == name) for name in ("author", "conference", "gateway")
@@ -38,6 +48,15 @@ def test_one_port_can_be_chosen_and_its_admin_port_follows() -> None:
     assert (here.port, here.admin_port) == (4000, 5000)
     here = place(SERVICES, {"TALLY_LOCAL_AUTHOR_ADMIN_PORT": "4001"})["author"]
     assert (here.port, here.admin_port) == (8070, 4001)
+
+
+def test_the_stack_that_runs_is_asked_where_it_is_and_a_variable_wins() -> None:
+    running = place(SERVICES, {"TALLY_PORT_OFFSET": "100", "TALLY_TLS_CERT_FILE": "x"})
+    assert found(SERVICES, {}, None) == place(SERVICES, {})
+    assert found(SERVICES, {}, running) == running
+    chosen = found(SERVICES, {"TALLY_LOCAL_AUTHOR_PORT": "4000"}, running)
+    assert (chosen["author"].port, chosen["gateway"]) == (4000, running["gateway"])
+    assert found(SERVICES, {"TALLY_PORT_OFFSET": "7"}, running) == place(SERVICES, {"TALLY_PORT_OFFSET": "7"})
 
 
 @pytest.mark.parametrize(
