@@ -247,7 +247,7 @@ async def running(service: Service) -> AsyncIterator[Addresses]:
 
 
 def _public_app(service: Service) -> ASGIApp:
-    document = openapi.document(f"Tally: {service.name}", _version(), service.routes, description=openapi.INTRODUCTION)
+    document = openapi.document(f"Tally: {service.name}", _version(), service.routes)
     app = _router([*service.routes, *docs.routes(document, service.home), *service.internal_routes])
     if service.faults is not None:
         app = service.faults.around(app)

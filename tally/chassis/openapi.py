@@ -70,7 +70,7 @@ def document(title: str, version: str, routes: Sequence[Route]) -> Json:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of)
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version},
+        "info": {"title": title, "version": version, "description": INTRODUCTION},
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
     }

@@ -84,5 +84,5 @@ def test_every_problem_is_documented(golden: Golden) -> None:
 def test_the_api_of_a_service_changes_only_on_purpose(name: str, golden: Golden) -> None:
     values = {"token_check": "off", "port": 1, **({} if name == "gateway" else {"database_url": "postgresql:///x"})}
     service = BUILD[name](SETTINGS[name](**values), Signals(name, environ={}))  # type: ignore[operator, arg-type]
-    document = openapi.document(f"Tally: {name}", "0", service.routes, description=openapi.INTRODUCTION)
+    document = openapi.document(f"Tally: {name}", "0", service.routes)
     golden(f"docs/openapi/{name}.json", json.dumps(document, indent=1, sort_keys=True, default=str) + "\n")

@@ -92,7 +92,7 @@ def resolved(schema: Any) -> Any:
 
 def test_the_document_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
-    assert DOCUMENT["info"] == {"title": "Author", "version": "1.2.3"}
+    assert DOCUMENT["info"] == {"title": "Author", "version": "1.2.3", "description": openapi.INTRODUCTION}
     assert list(DOCUMENT["paths"]) == ["/author", "/author/{id}", "/event/{event}/attendance/{author}"]
     json.dumps(DOCUMENT)
 
