@@ -3,6 +3,8 @@
 What is measured and mended, against uvicorn 0.54:
 
 * A request's head is bounded in size, number of headers, and the time it may take to arrive; so is the body's time.
+* A request is not begun before the client has taken the answer before it: its handler would wait for the client, and
+  whatever it holds with it. A client that takes nothing is hung up on.
 * Every stock Java client offers HTTP/2 in clear (`Upgrade: h2c`) with each request. We may ignore that (RFC 9110,
   7.8), but httptools stops after such a head, so that uvicorn loses the body (Kludex/uvicorn#2722). Here another
   parser goes on with the body.
@@ -13,6 +15,10 @@ What is measured and mended, against uvicorn 0.54:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 import urllib.parse
 from collections.abc import Awaitable, Generator, Sequence
 from typing import Any, Final
@@ -29,6 +35,8 @@ _HEAD_MAX_BYTES: Final = 32 * 1024
 _HEADERS_MAX: Final = 100
 _HEAD_S: Final = 10.0
 _BODY_S: Final = 30.0
+# How long a client may take nothing of its answer.
+_ANSWER_S: Final = 30.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 # More than the internal client keeps a connection idle (`client.py`), and than load balancers usually do (60 s).
 _KEEP_ALIVE_S: Final = 75.0
@@ -115,11 +123,18 @@ class HttpProtocol(HttpToolsProtocol):
     """A connection, and the requests on it one after the other."""
 
     _since_s = 0.0
+    """Since when the client has had to do what it is to do next."""
     _head_bytes = 0
     _awaited = True
     """A head is being waited for: the rest of one that has begun, or the first one."""
     _idle = False
     """An answer has been given, and nothing has come since."""
+    _held = False
+    """An answer has been given, and the client is to take it before another request is begun."""
+    _ahead: RequestResponseCycle | None = None
+    """The request that others were sent behind. (`cycle` is the last one that has come.)"""
+    _left: tuple[int, int] | None = None
+    """How much the client had still to take when that changed last."""
     _replaying = False
     """A parser is being told again what the one before it had seen: nobody else needs to hear it."""
 
@@ -180,10 +195,12 @@ class HttpProtocol(HttpToolsProtocol):
             keep_alive=self.scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        if existing is None or existing.response_complete:
+        if existing is None or (existing.response_complete and not self._held):
             self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
+            if not self.pipeline:
+                self._ahead = existing
             self.pipeline.appendleft((cycle, self.app))
 
     def _complete_scope(self) -> None:
@@ -202,22 +219,59 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        self._go_on()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._held:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self.transport.is_closing():
+            return
+        self._held = self.flow.write_paused
+        if self._held:
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._ahead, app = self.pipeline.pop()
+            self._start_asgi_task(self._ahead, app)
         else:
             self._idle, self._since_s = True, self.loop.time()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the last request only, and the one that is under way would go on for nobody.
+        if self._ahead is not None and not self._ahead.response_complete:
+            self._ahead.disconnected = True
+            self._ahead.message_event.set()
+        super().connection_lost(exc)
+
     def is_overdue(self, now_s: float) -> bool:
-        """Whether the client has had its time: for a head, a body, or another request."""
+        """Whether the client has had its time: for taking an answer, for a head, a body, or another request.
+
+        The first goes before the others: who takes an answer slowly is not read from, and has their time afterwards.
+        """
+        unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            left = (unsent, self._unacknowledged())
+            if left != self._left:
+                self._left, self._since_s = left, now_s
+            return now_s - self._since_s > _ANSWER_S
+        self._left = None
         if self._idle:
             return now_s - self._since_s > _KEEP_ALIVE_S
         if self._awaited:
             return now_s - self._since_s > _HEAD_S
         cycle = self.cycle
         return cycle is not None and cycle.more_body and now_s - self._since_s > _BODY_S
+
+    def _unacknowledged(self) -> int:
+        """The bytes that the kernel keeps for the client. It takes more of ours only when a third of its own is gone,
+        which may be a megabyte: whether a slow client takes anything shows here."""
+        with contextlib.suppress(OSError):  # not every system tells
+            given = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            return int.from_bytes(given, sys.byteorder)
+        return 0
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
