@@ -68,7 +68,7 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The peer's problem: its status and code, and how long it asks to wait."""
+    """The peer's problem: its status and code, and how long it asks to wait (a minute at most)."""
 
     status: int
     code: str
@@ -87,6 +87,8 @@ _LABELS: Final[Mapping[type[Outcome], str]] = {
 
 # How long an answer that goes on may be silent: who sends one lets hear of itself more often.
 _SILENCE_S: Final = 30.0
+# A peer that asks for more than this is no longer believed: it may be back at any time.
+_RETRY_AFTER_MAX_S: Final = 60.0
 _PORTS: Final = {"http": 80, "https": 443}
 
 _log = structlog.get_logger()
@@ -289,4 +291,6 @@ def _outcome(answer: Answer) -> Outcome:
 
 def _seconds(text: str | None) -> float | None:
     """`Retry-After` in its form of seconds; the form of a date is not ours."""
-    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+    if text is None or not text.isascii() or not text.isdigit():
+        return None
+    return min(float(text), _RETRY_AFTER_MAX_S)  # (float takes any number of digits, for infinity if need be)

@@ -65,7 +65,7 @@ ACK_WAIT_S: Final = 15.0
 _HEARTBEAT_S: Final = 1.0
 #: How long one attempt, or one question about it, may take; less than what would lose the message.
 _ATTEMPT_MAX_S: Final = 5.0
-#: Between attempts: doubled each time, with jitter.
+#: Between attempts: doubled each time, with jitter. Nobody can ask for a longer one, since all of a partition wait.
 _BACK_OFF_FIRST_S: Final = 0.2
 _BACK_OFF_MAX_S: Final = 10.0
 #: A bug is tried this often, then the operation is set aside.
@@ -434,7 +434,7 @@ class Deferred:
 
     async def _wait(self, work: _Work, reason: str, service: str | None, least_s: float) -> None:
         """Until the next step is due, or an operator orders something."""
-        wait_s = max(least_s, self._back_off_s(max(work.attempts, work.failures)))
+        wait_s = min(max(least_s, self._back_off_s(max(work.attempts, work.failures))), _BACK_OFF_MAX_S)
         until_s = self._clock.monotonic_s() + wait_s
         if _worth_telling(work.attempts):
             await self._tell_retry(work, reason, service, wait_s)

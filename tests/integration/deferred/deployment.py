@@ -38,17 +38,21 @@ CLOCK = SystemClock()
 
 
 class Service(Local):
-    """A participant that may be away (nothing is sent to it), or silent: it acts, and its answer is lost."""
+    """A participant that may be away (nothing is sent to it), busy (it refuses, and asks to be left alone for so long),
+    or silent: it acts, and its answer is lost."""
 
     def __init__(self, participant: Participant) -> None:
         super().__init__(participant)
         self.away = False
+        self.busy_s: float | None = None
         self.silent_to: set[str] = set()
 
     async def post(self, peer: str, path: str, body: bytes, *, kind: str, deadline: object) -> Any:
         message = path.rsplit("/", 1)[-1]
         if self.away:
             return Failed(False, "refused")
+        if self.busy_s is not None:
+            return Failed(False, "service-unavailable", self.busy_s)
         answer = await super().post(peer, path, body, kind=kind, deadline=deadline)
         return Failed(True, "timeout") if message in self.silent_to else answer
 

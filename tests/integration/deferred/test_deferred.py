@@ -55,6 +55,20 @@ async def test_it_waits_for_a_service_that_is_away_and_ends_when_it_is_back(brok
         assert await one.ended(deferral) == "confirmed"
 
 
+async def test_a_service_that_asks_for_a_day_holds_a_partition_up_no_longer_than_one_that_is_away(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tally.gateway.deferred._BACK_OFF_MAX_S", 0.5)
+    owners = Owners()
+    owners.conference.busy_s = 86_400.0
+    async with gateway(broker.url, owners) as one, working(one):
+        author = owners.author()
+        deferrals = [await one.defer(author, owners.event()) for _ in range(2)]
+        await one.retried()
+        owners.conference.busy_s = None
+        assert [await one.ended(deferral, within_s=4.0) for deferral in deferrals] == ["confirmed"] * 2
+
+
 async def test_an_author_deleted_meanwhile_is_the_reason_of_a_rejection(broker: Broker) -> None:
     owners = Owners()
     author, event = owners.author(), owners.event()
