@@ -1,5 +1,12 @@
 {{/* Where the databases, the stream and the mail server are, and which Secrets open them. */}}
 
+{{/* (list $ name service): where its database is. One that a Secret names is not made by CloudNativePG; a bundled one
+     may have its password from there. */}}
+{{- define "tally.databaseMode" -}}
+{{- $mode := (index . 0).Values.databases.mode -}}
+{{- ternary "external" $mode (and (eq $mode "cloudnative-pg") (ne (index . 2).databaseSecret "")) -}}
+{{- end -}}
+
 {{/* (list $ name service): the Secret with the database's address. */}}
 {{- define "tally.databaseSecret" -}}
 {{- $root := index . 0 -}}

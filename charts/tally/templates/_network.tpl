@@ -26,33 +26,91 @@
 {{- end }}
 {{- end -}}
 
+{{/* (list cidrs ports): a way out to these addresses. None is no way: a rule without peers would lead everywhere. */}}
+{{- define "tally.toAddresses" -}}
+{{- if first . }}
+- to:
+    {{- include "tally.addresses" (first .) | nindent 4 }}
+  ports:
+    {{- include "tally.ports" (last .) | nindent 4 }}
+{{- end }}
+{{- end -}}
+
 {{/* Names are resolved. */}}
 {{- define "tally.toDNS" -}}
+{{- with .Values.networkPolicy.dnsTo }}
 - to:
-    {{- toYaml .Values.networkPolicy.dnsTo | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
   ports:
     - protocol: UDP
       port: 53
     - protocol: TCP
       port: 53
+{{- end }}
 {{- end -}}
 
-{{/* (list $ name): a service, and whoever migrates for it, reach its database. */}}
+{{/* (list $ name service): a service, and whoever migrates for it, reach its database. */}}
 {{- define "tally.toDatabase" -}}
-{{- $root := first . -}}
-{{- $mode := $root.Values.databases.mode -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $mode := include "tally.databaseMode" . -}}
+{{- if eq $mode "external" }}
+{{- include "tally.toAddresses" (list $root.Values.networkPolicy.external.cidrs $root.Values.networkPolicy.external.databasePorts) }}
+{{- else }}
 - to:
     {{- if eq $mode "bundled" }}
-    {{- include "tally.peers" (list $root (printf "%s-database" (last .))) | nindent 4 }}
-    {{- else if eq $mode "cloudnative-pg" }}
+    {{- include "tally.peers" (list $root (printf "%s-database" $name)) | nindent 4 }}
+    {{- else }}
     - podSelector:
         matchLabels:
-          cnpg.io/cluster: {{ include "tally.database" . }}
-    {{- else }}
-    {{- include "tally.addresses" $root.Values.networkPolicy.external.cidrs | nindent 4 }}
+          cnpg.io/cluster: {{ include "tally.database" (list $root $name) }}
     {{- end }}
   ports:
-    {{- include "tally.ports" (ternary $root.Values.networkPolicy.external.databasePorts (list 5432) (eq $mode "external")) | nindent 4 }}
+    {{- include "tally.ports" (list 5432) | nindent 4 }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ part port…): a way out to these ports of a part. */}}
+{{- define "tally.toPart" -}}
+- to:
+    {{- include "tally.peers" (list (index . 0) (index . 1)) | nindent 4 }}
+  ports:
+    {{- include "tally.ports" (slice . 2) | nindent 4 }}
+{{- end -}}
+
+{{/* (list $ name service): the ways out of a service's pods. */}}
+{{- define "tally.egress" -}}
+{{- $root := index . 0 -}}
+{{- $service := index . 2 -}}
+{{- $external := $root.Values.networkPolicy.external -}}
+{{- include "tally.toDNS" $root }}
+{{- range $service.calls }}
+{{ include "tally.toPart" (list $root . (get $root.Values.services .).port) }}
+{{- end }}
+{{- if $service.database }}
+{{ include "tally.toDatabase" . }}
+{{- end }}
+{{- if $service.stream }}
+{{- if eq $root.Values.nats.mode "bundled" }}
+{{ include "tally.toPart" (list $root "nats" 4222) }}
+{{- else }}
+{{ include "tally.toAddresses" (list $external.cidrs $external.natsPorts) }}
+{{- end }}
+{{- end }}
+{{- if $service.mail }}
+{{- $port := include "tally.mailPort" $root }}
+{{- if eq $root.Values.mail.mode "bundled" }}
+{{ include "tally.toPart" (list $root "mail" $port) }}
+{{- else }}
+{{ include "tally.toAddresses" (list $external.cidrs (list $port)) }}
+{{- end }}
+{{- end }}
+{{- if not $root.Values.tokens.jwks }}
+{{ include "tally.toAddresses" (list $root.Values.networkPolicy.apiServer.cidrs $root.Values.networkPolicy.apiServer.ports) }}
+{{- end }}
+{{- if $root.Values.tracing.endpoint }}
+{{ include "tally.toAddresses" (list $external.cidrs (list $root.Values.tracing.port)) }}
+{{- end }}
 {{- end -}}
 
 {{/* The class and the certificate of every Ingress. */}}

@@ -1,0 +1,61 @@
+"""Values that change what others mean: what the chart makes of them together, each by the case that went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.golden.chart.rendering import PART, Manifest, parsed, rendered
+
+Values = dict[str, Any]
+
+
+def made(values: Values, kind: str, *, is_upgrade: bool = False) -> dict[str, Manifest]:
+    """The objects of a kind by their names, without the release's."""
+    return {
+        manifest["metadata"]["name"].removeprefix("tally-"): manifest
+        for manifest in parsed(rendered(values, is_upgrade=is_upgrade))
+        if manifest["kind"] == kind
+    }
+
+
+def rules(policy: Manifest, direction: str) -> list[Manifest]:
+    found: list[Manifest] = policy["spec"].get(direction, [])
+    return found
+
+
+# --- who reaches whom ------------------------------------------------------------------------------------------------
+
+
+def test_no_address_is_no_way_there_where_a_rule_without_peers_would_lead_everywhere() -> None:
+    policy = {"apiServer": {"cidrs": []}, "external": {"cidrs": []}, "dnsTo": [], "publicFrom": [], "metricsFrom": []}
+    outside = {
+        "databases": {"mode": "external"},
+        "defaults": {"databaseSecret": "database"},
+        "nats": {"mode": "external", "url": "nats://nats:4222"},
+        "mail": {"mode": "external", "host": "smtp.example.com"},
+        "tracing": {"endpoint": "http://collector:4318"},
+        "migrations": {"mode": "job"},
+        "networkPolicy": policy,
+    }
+    for values in ({"networkPolicy": policy}, outside):
+        for name, found in made(values, "NetworkPolicy").items():
+            for rule in rules(found, "egress"):
+                assert rule["to"] and rule["ports"], name
+            for rule in rules(found, "ingress"):
+                assert rule["from"] and rule["ports"], name
+    assert rules(made(outside, "NetworkPolicy")["directory"], "egress") == []
+
+
+def test_a_service_with_a_database_of_its_own_is_not_cut_off_from_it_where_the_others_have_clusters() -> None:
+    values = {
+        "databases": {"mode": "cloudnative-pg"},
+        "services": {"author": {"databaseSecret": "elsewhere"}},
+        "networkPolicy": {"external": {"cidrs": ["10.9.0.0/16"], "databasePorts": [6432]}},
+    }
+    assert "author-database" not in made(values, "Cluster")
+    policies = made(values, "NetworkPolicy")
+    out = {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 6432}]}
+    assert out in rules(policies["author"], "egress")
+    assert out not in rules(policies["conference"], "egress")
