@@ -59,3 +59,21 @@ def test_a_service_with_a_database_of_its_own_is_not_cut_off_from_it_where_the_o
     out = {"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 6432}]}
     assert out in rules(policies["author"], "egress")
     assert out not in rules(policies["conference"], "egress")
+
+
+# --- databases -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["recovery", "pg_basebackup"])
+def test_a_cluster_that_begins_as_a_copy_has_one_way_to_begin_and_still_the_service_s_database(method: str) -> None:
+    """Two ways are refused by the operator; without the database's name the Secret would lead to another one."""
+    values = {
+        "databases": {"mode": "cloudnative-pg", "cloudnativePG": {"spec": {"storage": {"resizeInUseVolumes": True}}}},
+        "services": {"author": {"databaseSpec": {"bootstrap": {method: {"source": "before"}}, "instances": 1}}},
+    }
+    clusters = made(values, "Cluster")
+    author, conference = clusters["author-database"]["spec"], clusters["conference-database"]["spec"]
+    assert author["bootstrap"] == {method: {"database": "author", "owner": "tally", "source": "before"}}
+    assert conference["bootstrap"] == {"initdb": {"database": "conference", "owner": "tally"}}
+    assert (author["instances"], conference["instances"]) == (1, 3)
+    assert author["storage"] == {"size": "10Gi", "resizeInUseVolumes": True}
