@@ -78,6 +78,40 @@
     {{- include "tally.ports" (slice . 2) | nindent 4 }}
 {{- end -}}
 
+{{/* (list $ name service): who comes in, at the public port and at the admin port. Nobody is no rule. */}}
+{{- define "tally.ingressRules" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $service := index . 2 -}}
+{{- $policy := $root.Values.networkPolicy -}}
+{{- $public := include "tally.callers" (list $root $name) | fromYamlArray -}}
+{{- if $root.Values.tests.enabled -}}
+{{- $public = append $public "test" -}}
+{{- end -}}
+{{- $isPublic := or $service.paths $service.pathPatterns $service.mount -}}
+{{- if or $public (and $isPublic $policy.publicFrom) }}
+- from:
+    {{- include "tally.peers" (concat (list $root) $public) | nindent 4 }}
+    {{- if and $isPublic $policy.publicFrom }}
+    {{- toYaml $policy.publicFrom | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- include "tally.ports" (list $service.port) | nindent 4 }}
+{{- end }}
+{{- $isTested := include "tally.disruptive" $root -}}
+{{- if or $isTested $policy.metricsFrom }}
+- from:
+    {{- if $isTested }}
+    {{- include "tally.peers" (list $root "test") | nindent 4 }}
+    {{- end }}
+    {{- with $policy.metricsFrom }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  ports:
+    {{- include "tally.ports" (list (add (int $service.port) 1000)) | nindent 4 }}
+{{- end }}
+{{- end -}}
+
 {{/* (list $ name service): the ways out of a service's pods. */}}
 {{- define "tally.egress" -}}
 {{- $root := index . 0 -}}

@@ -24,6 +24,21 @@
 {{- end }}
 {{- end -}}
 
+{{/* Whether a test may do what operators may; empty is no. */}}
+{{- define "tally.disruptive" -}}
+{{- if and .Values.tests.enabled .Values.tests.disruptive -}}true{{- end -}}
+{{- end -}}
+
+{{/* The tests that there are, as a YAML list of their files. */}}
+{{- define "tally.tests" -}}
+{{- if .Values.tests.enabled }}
+- files/tests/walkthrough.py
+{{- if include "tally.disruptive" . }}
+- files/tests/service_down.py
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* (list $ account): the subject of a service account's tokens. */}}
 {{- define "tally.subject" -}}
 system:serviceaccount:{{ (first .).Release.Namespace }}:{{ include "tally.name" . }}

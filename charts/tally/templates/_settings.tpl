@@ -9,7 +9,10 @@
 {{- range include "tally.callers" (list $root $name) | fromYamlArray -}}
 {{- $callers = append $callers (include "tally.subject" (list $root .)) -}}
 {{- end -}}
-{{- $operators := list (include "tally.subject" (list $root "test")) -}}
+{{- $operators := list -}}
+{{- if include "tally.disruptive" $root -}}
+{{- $operators = append $operators (include "tally.subject" (list $root "test")) -}}
+{{- end -}}
 {{- range $root.Values.tokens.operators -}}
 {{- $operators = append $operators (include "tally.subject" (list $root .)) -}}
 {{- end -}}
@@ -22,7 +25,7 @@
   "TALLY_TOKEN_ISSUER" $root.Values.tokens.issuer
   "TALLY_TOKEN_FOLDER" (include "tally.tokenFolder" $root)
   "TALLY_TOKEN_CALLERS" (default "nobody" (join "," $callers))
-  "TALLY_TOKEN_OPERATORS" (join "," $operators)
+  "TALLY_TOKEN_OPERATORS" (default "nobody" (join "," $operators))
   "TALLY_FAULTS" (ternary "on" "off" $root.Values.faults)
 -}}
 {{- if $root.Values.tokens.jwks -}}

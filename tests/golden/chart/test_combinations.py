@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -77,3 +78,38 @@ def test_a_cluster_that_begins_as_a_copy_has_one_way_to_begin_and_still_the_serv
     assert conference["bootstrap"] == {"initdb": {"database": "conference", "owner": "tally"}}
     assert (author["instances"], conference["instances"]) == (1, 3)
     assert author["storage"] == {"size": "10Gi", "resizeInUseVolumes": True}
+
+
+# --- helm test -------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_takes_a_service_away_only_where_it_may_and_only_then_has_it_an_operator_s_rights() -> None:
+    quiet, loud = made({}, "Pod"), made({"tests": {"disruptive": True}}, "Pod")
+    assert (quiet.keys(), loud.keys()) == ({"test-walkthrough"}, {"test-walkthrough", "test-service-down"})
+    tokens = {name: [v for v in pod["spec"]["volumes"] if "projected" in v] for name, pod in loud.items()}
+    assert {name for name, found in tokens.items() if found} == {"test-service-down"}
+    for values, may in (({}, False), ({"tests": {"disruptive": True}}, True)):
+        policies, settings = made(values, "NetworkPolicy"), made(values, "ConfigMap")
+        assert ("tally-test" in settings["gateway"]["data"]["TALLY_TOKEN_OPERATORS"]) is may
+        assert ("service_down.py" in settings["test"]["data"]) is may
+        entered = ports(rule for rule in rules(policies["gateway"], "ingress") if is_test(rule))
+        left = ports(rules(policies["test"], "egress"))
+        assert ((9443 in entered), (9443 in left), (8443 in entered)) == (may, may, True)
+
+
+def ports(found: Iterable[Manifest]) -> set[int]:
+    return {port["port"] for rule in found for port in rule["ports"]}
+
+
+def is_test(rule: Manifest) -> bool:
+    return any(peer.get("podSelector", {}).get("matchLabels", {}).get(PART) == "test" for peer in rule["from"])
+
+
+def test_without_tests_there_is_nothing_of_them() -> None:
+    values = {"tests": {"enabled": False, "disruptive": True}, "tokens": {"operators": []}}
+    assert made(values, "Pod") == {}
+    for kind in ("ConfigMap", "ServiceAccount", "NetworkPolicy"):
+        assert "test" not in made(values, kind)
+    assert not any(is_test(rule) for one in made(values, "NetworkPolicy").values() for rule in rules(one, "ingress"))
+    # (An empty variable would count as not set, and its default is an account called operator.)
+    assert made(values, "ConfigMap")["gateway"]["data"]["TALLY_TOKEN_OPERATORS"] == "nobody"

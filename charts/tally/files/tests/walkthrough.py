@@ -1,21 +1,27 @@
-"""Walks through the public API from inside the cluster and checks every answer."""
+"""Walks through the public API from inside the cluster, checks every answer, and takes away what it made."""
 
-import os
+import re
 import sys
 
+from tidy import Made, place
+
 from tally.local.failure import LocalError
-from tally.local.services import Place
 from tally.local.walkthrough import Demonstration
 
 SERVICES = ("author", "conference", "gateway")
+ATTENDANCE = re.compile(r"/event/[^/]+/attendance/[^/]+")
 
 
-def place(name: str) -> Place:
-    host, port = os.environ[f"{name.upper()}_HOST"], int(os.environ[f"{name.upper()}_PORT"])
-    return Place(host, port, port + 1000)
+def noted(text: str) -> None:
+    """Says it, and notes what has a place of its own now: who is made is told its address."""
+    print(text, flush=True)
+    if match := re.fullmatch(r" +Location: (?:https?://[^/]+)?(/(\w+)/\S+)", text):
+        path, kind = match.groups()
+        made.add("gateway" if ATTENDANCE.fullmatch(path) else {"event": "conference"}.get(kind, kind), path)
 
 
-try:
-    Demonstration({name: place(name) for name in SERVICES}, print).run()
-except LocalError as error:
-    sys.exit(str(error))
+with Made() as made:
+    try:
+        Demonstration({name: place(name) for name in SERVICES}, noted).run()
+    except LocalError as error:
+        sys.exit(str(error))
