@@ -44,12 +44,42 @@
 system:serviceaccount:{{ (first .).Release.Namespace }}:{{ include "tally.name" . }}
 {{- end -}}
 
-{{/* Seconds that requests in flight are given: their deadline, and some time for what a late answer means. */}}
-{{- define "tally.shutdownGrace" -}}
-{{- add (ceil .Values.requestDeadlineSeconds | int) 3 -}}
+{{/* (list $ service): seconds until a request to it is answered: 60 at most, by the services' own settings. What its
+     `settings` say holds, here and for what follows from it. */}}
+{{- define "tally.deadline" -}}
+{{- $root := first . -}}
+{{- $service := last . -}}
+{{- $seconds := addf $root.Values.requestDeadlineSeconds $service.extraDeadlineSeconds | minf 60 -}}
+{{- get $service.settings "TALLY_REQUEST_DEADLINE_S" | default $seconds -}}
 {{- end -}}
 
-{{/* Seconds until a pod that was told to stop is killed: more than it is promised. */}}
+{{/* Seconds after which an epoch is closed: no request that records may be in flight any more. Those come from who calls
+     halves and keeps none. */}}
+{{- define "tally.settleLag" -}}
+{{- $seconds := float64 .Values.requestDeadlineSeconds -}}
+{{- $services := include "tally.services" . | fromYaml -}}
+{{- range $services -}}
+{{- $isSender := false -}}
+{{- range .calls -}}
+{{- if dig . "half" false $services -}}
+{{- $isSender = true -}}
+{{- end -}}
+{{- end -}}
+{{- if and $isSender (not .half) -}}
+{{- $seconds = include "tally.deadline" (list $ .) | maxf $seconds -}}
+{{- end -}}
+{{- end -}}
+{{- $seconds -}}
+{{- end -}}
+
+{{/* (list $ service): seconds that requests in flight are given: their deadline, and some time for what a late answer
+     means. */}}
+{{- define "tally.shutdownGrace" -}}
+{{- $seconds := add (include "tally.deadline" . | ceil | int) 3 -}}
+{{- get (last .).settings "TALLY_SHUTDOWN_GRACE_S" | default $seconds -}}
+{{- end -}}
+
+{{/* (list $ service): seconds until a pod that was told to stop is killed: more than it is promised. */}}
 {{- define "tally.terminationGrace" -}}
-{{- add .Values.preStopSeconds (include "tally.shutdownGrace" .) 5 -}}
+{{- add (first .).Values.preStopSeconds (include "tally.shutdownGrace" . | ceil | int) 5 -}}
 {{- end -}}

@@ -20,8 +20,8 @@
   "TALLY_HOST" "0.0.0.0"
   "TALLY_PORT" (int $service.port)
   "TALLY_LOG_FORMAT" "json"
-  "TALLY_REQUEST_DEADLINE_S" $root.Values.requestDeadlineSeconds
-  "TALLY_SHUTDOWN_GRACE_S" (include "tally.shutdownGrace" $root)
+  "TALLY_REQUEST_DEADLINE_S" (include "tally.deadline" (list $root $service))
+  "TALLY_SHUTDOWN_GRACE_S" (include "tally.shutdownGrace" (list $root $service))
   "TALLY_TOKEN_ISSUER" $root.Values.tokens.issuer
   "TALLY_TOKEN_FOLDER" (include "tally.tokenFolder" $root)
   "TALLY_TOKEN_CALLERS" (default "nobody" (join "," $callers))
@@ -40,7 +40,7 @@
 {{- $_ := set $settings (printf "TALLY_%s_URL" (upper .)) (printf "http://%s:%d" (include "tally.name" (list $root .)) $port) -}}
 {{- end -}}
 {{- if $service.half -}}
-{{- $_ := set $settings "TALLY_SETTLE_LAG_S" $root.Values.requestDeadlineSeconds -}}
+{{- $_ := set $settings "TALLY_SETTLE_LAG_S" (include "tally.settleLag" $root) -}}
 {{- end -}}
 {{- if $service.stream -}}
 {{- $_ := set $settings "TALLY_STREAM_REPLICAS" (int $root.Values.nats.streamReplicas) -}}

@@ -113,3 +113,30 @@ def test_without_tests_there_is_nothing_of_them() -> None:
     assert not any(is_test(rule) for one in made(values, "NetworkPolicy").values() for rule in rules(one, "ingress"))
     # (An empty variable would count as not set, and its default is an account called operator.)
     assert made(values, "ConfigMap")["gateway"]["data"]["TALLY_TOKEN_OPERATORS"] == "nobody"
+
+
+# --- deadlines -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deadline_s", [1.5, 2, 10, 60])
+def test_who_waits_for_one_s_own_write_may_wait_until_it_is_settled(deadline_s: float) -> None:
+    settings = made({"requestDeadlineSeconds": deadline_s}, "ConfigMap")
+    told = {name: {key: value for key, value in one["data"].items()} for name, one in settings.items()}
+    lag_s = float(told["conference"]["TALLY_SETTLE_LAG_S"])
+    assert lag_s == float(told["gateway"]["TALLY_REQUEST_DEADLINE_S"]) == deadline_s
+    assert float(told["directory"]["TALLY_REQUEST_DEADLINE_S"]) == min(lag_s + 4, 60)
+
+
+def test_a_deadline_that_settings_give_counts_for_all_that_follows_from_it() -> None:
+    """Epochs that are closed before the gateway gives up would void what it has recorded and not confirmed."""
+    values = {
+        "services": {
+            "gateway": {"settings": {"TALLY_REQUEST_DEADLINE_S": 7.5}},
+            "directory": {"settings": {"TALLY_SHUTDOWN_GRACE_S": "30"}},
+        }
+    }
+    settings, deployments = made(values, "ConfigMap"), made(values, "Deployment")
+    assert settings["gateway"]["data"]["TALLY_SHUTDOWN_GRACE_S"] == "11"
+    assert {settings[name]["data"]["TALLY_SETTLE_LAG_S"] for name in ("author", "conference")} == {"7.5"}
+    graces = {n: d["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for n, d in deployments.items()}
+    assert (graces["gateway"], graces["directory"], graces["notifier"]) == (10 + 11 + 5, 10 + 30 + 5, 10 + 5 + 5)

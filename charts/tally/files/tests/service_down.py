@@ -2,7 +2,7 @@
 
 Nothing is stopped: every gateway pod's breakers for the author service are forced open by an operator's token, which is
 what the gateway does by itself when the service is away. They are freed again when the test ends, if it fails or is
-told to stop, too. Had it been killed, an operator would do it: PUT {"mode": "auto"} at each gateway pod's admin port, at
+told to stop, too. Had it been killed, an operator would do it, by a PUT of {"mode": "auto"} at each gateway pod's
 /admin/breakers/author/read and /admin/breakers/author/write. (A pod that is started anew holds none.)
 """
 
