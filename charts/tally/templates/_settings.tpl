@@ -63,8 +63,21 @@
 {{- $_ := set $settings "OTEL_EXPORTER_OTLP_ENDPOINT" $root.Values.tracing.endpoint -}}
 {{- end -}}
 {{- range $variable, $value := mergeOverwrite $settings $service.settings }}
-{{ $variable }}: {{ $value | toString | quote }}
+{{ $variable }}: {{ include "tally.setting" (list $variable $value) | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* (list variable value): as the services read it. YAML takes an unquoted `on` for true, and a large number comes as one
+     with an exponent. (OpenTelemetry's switches are true and false.) */}}
+{{- define "tally.setting" -}}
+{{- $value := last . -}}
+{{- if and (kindIs "bool" $value) (hasPrefix "TALLY_" (first .)) -}}
+{{- ternary "on" "off" $value -}}
+{{- else if and (kindIs "float64" $value) (eq $value (floor $value)) -}}
+{{- int64 $value -}}
+{{- else -}}
+{{- $value -}}
+{{- end -}}
 {{- end -}}
 
 {{/* (list $ name service): the variables of a container. */}}

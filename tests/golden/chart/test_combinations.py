@@ -140,3 +140,27 @@ def test_a_deadline_that_settings_give_counts_for_all_that_follows_from_it() -> 
     assert {settings[name]["data"]["TALLY_SETTLE_LAG_S"] for name in ("author", "conference")} == {"7.5"}
     graces = {n: d["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for n, d in deployments.items()}
     assert (graces["gateway"], graces["directory"], graces["notifier"]) == (10 + 11 + 5, 10 + 30 + 5, 10 + 5 + 5)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_setting_comes_to_the_service_as_it_was_written() -> None:
+    """YAML takes an unquoted `on` for true; and Helm tells a large number by its exponent."""
+    given = {
+        "TALLY_HEDGED_READS": True,
+        "TALLY_TOKEN_CHECK": False,
+        "TALLY_STREAM_MAX_BYTES": 10737418240,
+        "TALLY_DEFERRED_MAX_AGE_S": 0.5,
+        "TALLY_LOG_LEVEL": "debug",
+        "OTEL_EXPORTER_OTLP_INSECURE": True,
+    }
+    data = made({"services": {"gateway": {"settings": given}}}, "ConfigMap")["gateway"]["data"]
+    assert {name: data[name] for name in given} == {
+        "TALLY_HEDGED_READS": "on",
+        "TALLY_TOKEN_CHECK": "off",
+        "TALLY_STREAM_MAX_BYTES": "10737418240",
+        "TALLY_DEFERRED_MAX_AGE_S": "0.5",
+        "TALLY_LOG_LEVEL": "debug",
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+    }
