@@ -32,6 +32,17 @@
 {{- default (include "tally.name" (list . "nats")) .Values.nats.existingSecret -}}
 {{- end -}}
 
+{{/* (the values of nats): bytes that the bundled server may store: the one stream, and what consumers remember. */}}
+{{- define "tally.natsStore" -}}
+{{- add (int64 .streamMaxBytes) 134217728 -}}
+{{- end -}}
+
+{{/* (a quantity such as 2Gi): in bytes. */}}
+{{- define "tally.bytes" -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (get $units (regexFind "[A-Za-z]*$" .)) | int64 -}}
+{{- end -}}
+
 {{- define "tally.mailHost" -}}
 {{- if eq .Values.mail.mode "bundled" -}}
 {{- include "tally.name" (list . "mail") -}}

@@ -164,3 +164,9 @@ def test_a_setting_comes_to_the_service_as_it_was_written() -> None:
         "TALLY_LOG_LEVEL": "debug",
         "OTEL_EXPORTER_OTLP_INSECURE": "true",
     }
+
+
+def test_a_broker_that_is_told_something_else_is_started_anew_to_read_it() -> None:
+    told = [made({"nats": {"streamMaxBytes": most}}, "StatefulSet")["nats"] for most in (1 << 30, 1 << 29, 1 << 29)]
+    sums = [one["spec"]["template"]["metadata"]["annotations"]["checksum/settings"] for one in told]
+    assert sums[0] != sums[1] == sums[2]

@@ -44,6 +44,15 @@ def test_a_value_that_says_nothing_of_itself_is_found() -> None:
         {"services": {"author": {"affinity": {"podAntiAfinity": {}}}}},
         {"defaults": {"tolerations": [{"keys": "dedicated"}]}},
         {"networkPolicy": {"publicFrom": [{"namespaceSelectors": {}}]}},
+        {"networkPolicy": {"apiServer": {"ports": []}}},
+        {"nats": {"mode": "external", "url": "natsserver:4222"}},
+        {"nats": {"mode": "external", "url": "nats://one:4222, nats://two:4222"}},
+        {"nats": {"bundled": {"size": "2 GB"}}},
+        {"databases": {"bundled": {"size": "1gb"}}},
+        {"defaults": {"podDisruptionBudget": {"maxUnavailable": "half"}}},
+        {"services": {"Ledger": {"port": 8040}}},
+        {"services": {"ledger-two": {"port": 8040}}},
+        {"tokens": {"operators": ["-"]}},
     ],
     ids=str,
 )
@@ -59,11 +68,45 @@ def test_a_misspelt_or_wrong_value_is_refused(values: dict[str, Any]) -> None:
         ({"mail": {"mode": "external"}}, "mail.host is needed"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs is needed"),
         ({"services": {"author": {"calls": ["ledger"]}}}, "author calls ledger, which is not among the services"),
+        ({"nats": {"mode": "external"}}, "nats.url or nats.existingSecret is needed"),
     ],
 )
 def test_values_that_lack_something_end_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Refused, match=sentence):
         rendered(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"mail": {"existingSecret": "smtp"}}, "mail.existingSecret: the bundled inbox takes no password"),
+        ({"nats": {"streamReplicas": 3}}, "nats.streamReplicas: the bundled server is one"),
+        ({"nats": {"streamMaxBytes": 2147483648}}, "nats.bundled.size: a stream of 2147483648 bytes"),
+        ({"nats": {"bundled": {"size": "1.5Gi"}}}, "do not fit in 1.5Gi"),
+        ({"services": {"mail": {"port": 8040}}}, "services.mail: jwks, mail, nats, test are names of other parts"),
+        ({"services": {"test": {"port": 8040}}}, "services.test: "),
+        ({"tokens": {"operators": ["gateway"]}}, "tokens.operators: gateway has an account already"),
+        ({"tokens": {"operators": ["test"]}}, "tokens.operators: test has an account already"),
+        (
+            {"services": {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 9}}}},
+            r"services.gateway.autoscaling: minReplicas \(9\) is more than maxReplicas \(6\)",
+        ),
+        (
+            {"monitoring": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
+            "would read every pod twice",
+        ),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_hold_together_end_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Refused, match=sentence):
+        rendered(values)
+
+
+@pytest.mark.parametrize("size", ["1744830464", "1.7G", "2Gi", "1800M", "1Ti"])
+def test_a_size_in_which_the_stream_fits_is_taken(size: str) -> None:
+    most = 1_500_000_000 if size == "1.7G" else 1_610_612_736
+    assert rendered({"nats": {"bundled": {"size": size}, "streamMaxBytes": most}}) is not None
 
 
 def test_the_chart_may_be_a_part_of_another_which_gives_it_global_values() -> None:
