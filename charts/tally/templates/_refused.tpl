@@ -25,7 +25,9 @@
 {{- if and (eq .Values.mail.mode "bundled") .Values.mail.existingSecret -}}
 {{- fail "mail.existingSecret: the bundled inbox takes no password, and the notifier gives none in clear: mail.mode must be external" -}}
 {{- end -}}
+{{- if include "tally.with" (list . "stream") -}}
 {{- include "tally.refuseNats" .Values.nats -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Of the values of the stream. */}}

@@ -1,12 +1,18 @@
-{{/* The services that are there, each in full: the defaults, and over them the service's own block. */}}
+{{/* The services that are there, each in full: the defaults, and over them the service's own block. Nobody calls one that
+     is not enabled. */}}
 {{- define "tally.services" -}}
 {{- range $name, $own := .Values.services }}
 {{- $service := mergeOverwrite (deepCopy $.Values.defaults) $own }}
+{{- $calls := list }}
 {{- range $service.calls }}
 {{- if not (hasKey $.Values.services .) }}
 {{- fail (printf "services.%s calls %s, which is not among the services" $name .) }}
 {{- end }}
+{{- if dig "enabled" $.Values.defaults.enabled (get $.Values.services .) }}
+{{- $calls = append $calls . }}
 {{- end }}
+{{- end }}
+{{- $_ := set $service "calls" $calls }}
 {{- if $service.enabled }}
 {{ $name }}:
   {{- toYaml $service | nindent 2 }}
@@ -19,6 +25,16 @@
 {{- $called := last . -}}
 {{- range $name, $service := include "tally.services" (first .) | fromYaml }}
 {{- if has $called $service.calls }}
+- {{ $name }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ key): the services that have this key of theirs on, as a YAML list. */}}
+{{- define "tally.with" -}}
+{{- $key := last . -}}
+{{- range $name, $service := include "tally.services" (first .) | fromYaml }}
+{{- if get $service $key }}
 - {{ $name }}
 {{- end }}
 {{- end }}

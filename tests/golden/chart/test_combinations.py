@@ -170,3 +170,22 @@ def test_a_broker_that_is_told_something_else_is_started_anew_to_read_it() -> No
     told = [made({"nats": {"streamMaxBytes": most}}, "StatefulSet")["nats"] for most in (1 << 30, 1 << 29, 1 << 29)]
     sums = [one["spec"]["template"]["metadata"]["annotations"]["checksum/settings"] for one in told]
     assert sums[0] != sums[1] == sums[2]
+
+
+# --- what is not there -----------------------------------------------------------------------------------------------
+
+
+def test_a_service_that_is_not_enabled_is_called_by_nobody_and_what_only_it_used_is_not_there() -> None:
+    values = {"services": {"notifier": {"enabled": False}}}
+    assert made({}, "StatefulSet").keys() - made(values, "StatefulSet").keys() == {"mail", "notifier-database"}
+    assert "mail" not in made(values, "Service")
+    assert "TALLY_NOTIFIER_URL" not in made(values, "ConfigMap")["gateway"]["data"]
+    for kind in ("NetworkPolicy", "Deployment", "Pod"):
+        assert not [name for name, one in made(values, kind).items() if "notifier" in str(one)], kind
+
+
+def test_without_events_there_is_no_broker() -> None:
+    values = {"services": {name: {"stream": False} for name in made({}, "Deployment")}}
+    for kind in ("StatefulSet", "Service", "Secret", "NetworkPolicy"):
+        assert "nats" in made({}, kind)
+        assert "nats" not in made(values, kind)
