@@ -112,6 +112,12 @@
 {{- end }}
 {{- end -}}
 
+{{/* Whether the public ports are open to ingress-nginx only, which is the default; empty is no. */}}
+{{- define "tally.isForIngress" -}}
+{{- $known := list (dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" "ingress-nginx"))) -}}
+{{- if deepEqual ($known | toJson) (.Values.networkPolicy.publicFrom | toJson) -}}true{{- end -}}
+{{- end -}}
+
 {{/* (list $ name service): the ways out of a service's pods. */}}
 {{- define "tally.egress" -}}
 {{- $root := index . 0 -}}

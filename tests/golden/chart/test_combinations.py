@@ -189,3 +189,41 @@ def test_without_events_there_is_no_broker() -> None:
     for kind in ("StatefulSet", "Service", "Secret", "NetworkPolicy"):
         assert "nats" in made({}, kind)
         assert "nats" not in made(values, kind)
+
+
+# --- pods ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pod_that_need_not_wait_to_be_left_alone_does_not_sleep_no_seconds() -> None:
+    """A sleep of 0 s is refused before Kubernetes 1.33."""
+    for deployment in made({"preStopSeconds": 0}, "Deployment").values():
+        spec = deployment["spec"]["template"]["spec"]
+        assert "lifecycle" not in spec["containers"][0]
+        assert spec["terminationGracePeriodSeconds"] > 5
+
+
+# --- what is said after an install -----------------------------------------------------------------------------------
+
+
+def notes(values: Values) -> str:
+    templates = rendered(values)
+    if "tally/templates/NOTES.txt" not in templates:
+        pytest.skip("the program `helm template` does not show the notes; helm-python-sdk does")
+    return templates["tally/templates/NOTES.txt"]
+
+
+def test_the_notes_say_what_nobody_can_guess() -> None:
+    said = notes({})
+    assert "kubectl get --raw /.well-known/openid-configuration" in said
+    assert "helm test tally" in said and "for everybody" not in said
+    assert "for everybody" in notes({"tests": {"disruptive": True}})
+    assert "helm test" not in notes({"tests": {"enabled": False}})
+
+
+def test_the_notes_tell_whose_gateway_is_not_let_in() -> None:
+    route = {"enabled": True, "parentRefs": [{"name": "public", "namespace": "gateways"}]}
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+    hint = "kubernetes.io/metadata.name: gateways"
+    assert hint in notes({"httpRoute": route})
+    for policy in ({"publicFrom": [peer]}, {"enabled": False}):
+        assert hint not in notes({"httpRoute": route, "networkPolicy": policy})
