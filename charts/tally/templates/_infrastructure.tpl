@@ -28,6 +28,17 @@
 {{- include "tally.name" (list (first .) (printf "%s-database" (last .))) -}}
 {{- end -}}
 
+{{/* (list $ name service): whether the cluster has not got yet what a migration of it needs; empty is no, as it is where
+     no cluster is asked. (Every namespace has the ConfigMap by which that is told.) */}}
+{{- define "tally.isNew" -}}
+{{- $namespace := (index . 0).Release.Namespace -}}
+{{- if lookup "v1" "ConfigMap" $namespace "kube-root-ca.crt" -}}
+{{- $account := lookup "v1" "ServiceAccount" $namespace (include "tally.name" (list (index . 0) (index . 1))) -}}
+{{- $secret := lookup "v1" "Secret" $namespace (include "tally.databaseSecret" .) -}}
+{{- if not (and $account $secret) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tally.natsSecret" -}}
 {{- default (include "tally.name" (list . "nats")) .Values.nats.existingSecret -}}
 {{- end -}}

@@ -55,9 +55,7 @@ projected:
 {{- $root := index . 0 -}}
 {{- $service := index . 2 -}}
 - {{ include "tally.tokenVolume" (list $root $service.calls) | nindent 2 | trim }}
-- name: tmp
-  emptyDir:
-    sizeLimit: 64Mi
+{{ include "tally.volumesAlone" . }}
 {{- if and $service.stream $root.Values.nats.credentialsSecret }}
 - name: nats-credentials
   secret:
@@ -72,8 +70,7 @@ projected:
 - name: tokens
   mountPath: {{ include "tally.tokenFolder" $root }}
   readOnly: true
-- name: tmp
-  mountPath: /tmp
+{{ include "tally.mountsAlone" . }}
 {{- if and $service.stream $root.Values.nats.credentialsSecret }}
 - name: nats-credentials
   mountPath: /var/run/secrets/nats
@@ -81,23 +78,75 @@ projected:
 {{- end }}
 {{- end -}}
 
+{{/* (list $ name service): of these, what a migration needs as well. */}}
+{{- define "tally.volumesAlone" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: 64Mi
+{{- end -}}
+
+{{- define "tally.mountsAlone" -}}
+- name: tmp
+  mountPath: /tmp
+{{- end -}}
+
 {{/* (list $ name service): the container that brings the service's database to its schema. Any number may run at
      once: one holds the advisory lock, the others wait, and find nothing to do. */}}
 {{- define "tally.migration" -}}
+{{ include "tally.migrationProgram" . }}
+{{ include "tally.environment" . }}
+volumeMounts:
+  {{- include "tally.mounts" . | nindent 2 }}
+{{- end -}}
+
+{{/* The same for a Job, which needs nothing that Helm makes but its account and the database's Secret: before an upgrade
+     the objects are there that the last release left, and a ConfigMap of then would name files that are not mounted now. */}}
+{{- define "tally.migrationAlone" -}}
+{{ include "tally.migrationProgram" . }}
+{{ include "tally.environmentAlone" . }}
+volumeMounts:
+  {{- include "tally.mountsAlone" . | nindent 2 }}
+{{- end -}}
+
+{{- define "tally.migrationProgram" -}}
 {{- $root := index . 0 -}}
-{{- $name := index . 1 -}}
 {{- $service := index . 2 -}}
 name: migrate
 image: {{ include "tally.image" $root }}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-command: [python, -m, services.{{ $name }}, migrate]
-{{ include "tally.environment" . }}
+command: [python, -m, services.{{ index . 1 }}, migrate]
 resources:
   {{- toYaml $service.resources | nindent 2 }}
 securityContext:
   {{- include "tally.containerSecurity" . | nindent 2 }}
-volumeMounts:
-  {{- include "tally.mounts" . | nindent 2 }}
+{{- end -}}
+
+{{/* (service): on which nodes its pods are, and before whom; the affinity is not in here. */}}
+{{- define "tally.scheduling" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* An answer that is lost costs a second, not the five that resolvers wait by default. */}}
+{{- define "tally.dnsConfig" -}}
+dnsConfig:
+  options:
+    - name: ndots
+      value: "2"
+    - name: timeout
+      value: "1"
+    - name: attempts
+      value: "3"
+    - name: single-request-reopen
 {{- end -}}
 
 {{- define "tally.pullSecrets" -}}

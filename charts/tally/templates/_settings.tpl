@@ -88,26 +88,11 @@
 envFrom:
   - configMapRef:
       name: {{ include "tally.name" (list $root $name) }}
-  {{- range $service.settingsFromSecrets }}
-  - secretRef:
-      name: {{ . }}
-  {{- end }}
-  {{- if and $service.mail $root.Values.mail.existingSecret }}
-  - secretRef:
-      name: {{ $root.Values.mail.existingSecret }}
+  {{- with include "tally.fromSecrets" . }}
+  {{- . | nindent 2 }}
   {{- end }}
 env:
-  - name: POD_NAME
-    valueFrom:
-      fieldRef:
-        fieldPath: metadata.name
-  {{- if $service.database }}
-  - name: TALLY_DATABASE_URL
-    valueFrom:
-      secretKeyRef:
-        name: {{ include "tally.databaseSecret" . }}
-        key: uri
-  {{- end }}
+  {{- include "tally.variables" . | nindent 2 }}
   {{- if and $service.stream (or (eq $root.Values.nats.mode "bundled") $root.Values.nats.existingSecret) }}
   - name: TALLY_STREAM_URL
     valueFrom:
@@ -115,4 +100,50 @@ env:
         name: {{ include "tally.natsSecret" $root }}
         key: url
   {{- end }}
+{{- end -}}
+
+{{/* (list $ name service): the variables of a migration that needs no ConfigMap: the settings themselves, without those of
+     the stream, of tokens and of TLS, which it does not use. (An empty one counts as not set.) */}}
+{{- define "tally.environmentAlone" -}}
+{{- with include "tally.fromSecrets" . -}}
+envFrom:
+  {{- . | nindent 2 }}
+{{- end }}
+env:
+  {{- include "tally.variables" . | nindent 2 }}
+  {{- range $variable, $value := include "tally.settings" . | fromYaml }}
+  {{- if not (regexMatch "^TALLY_(STREAM|TLS)_|^TALLY_TOKEN_(FOLDER|KEY_FILE|JWKS_.*)$" $variable) }}
+  - name: {{ $variable }}
+    value: {{ $value | quote }}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* (list $ name service): the Secrets whose keys are variables. */}}
+{{- define "tally.fromSecrets" -}}
+{{- $mail := (index . 0).Values.mail -}}
+{{- $service := index . 2 -}}
+{{- $secrets := $service.settingsFromSecrets -}}
+{{- if and $service.mail $mail.existingSecret -}}
+{{- $secrets = append $secrets $mail.existingSecret -}}
+{{- end -}}
+{{- range $secrets }}
+- secretRef:
+    name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ name service): the variables that a container of the service has one by one. */}}
+{{- define "tally.variables" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- if (index . 2).database }}
+- name: TALLY_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "tally.databaseSecret" . }}
+      key: uri
+{{- end }}
 {{- end -}}

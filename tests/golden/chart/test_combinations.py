@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tally.chassis.settings import load
 from tests.golden.chart.rendering import PART, Manifest, parsed, rendered
+from tests.golden.chart.test_network import settings_of
 
 Values = dict[str, Any]
 
@@ -200,6 +202,39 @@ def test_a_pod_that_need_not_wait_to_be_left_alone_does_not_sleep_no_seconds() -
         spec = deployment["spec"]["template"]["spec"]
         assert "lifecycle" not in spec["containers"][0]
         assert spec["terminationGracePeriodSeconds"] > 5
+
+
+def test_a_migration_s_job_is_where_the_service_s_pods_may_be() -> None:
+    placed = {
+        "nodeSelector": {"pool": "tally"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+    }
+    values = {"migrations": {"mode": "job"}, "defaults": {**placed, "podAnnotations": {"example.com/note": "here"}}}
+    service = made(values, "Deployment")["author"]["spec"]["template"]["spec"]
+    for name, job in made(values, "Job").items():
+        template = job["spec"]["template"]
+        assert {key: template["spec"].get(key) for key in placed} == placed, name
+        assert template["spec"]["dnsConfig"] == service["dnsConfig"]
+        assert template["metadata"]["annotations"] == {"example.com/note": "here"}
+
+
+@pytest.mark.parametrize("jwks", ["", '{"keys": []}'])
+def test_a_migration_before_an_upgrade_needs_no_config_map_that_the_upgrade_may_bring_or_change(jwks: str) -> None:
+    """Helm makes objects after the hooks: an old one names files that are not mounted now, a new one is not there."""
+    values = {"migrations": {"mode": "job"}, "tokens": {"jwks": jwks}, "nats": {"credentialsSecret": "nats-creds"}}
+    jobs = made(values, "Job", is_upgrade=True)
+    assert len(jobs) == 4
+    for name, job in jobs.items():
+        spec = job["spec"]["template"]["spec"]
+        assert "configMap" not in str(spec), name
+        given = {one["name"]: one.get("value") for one in spec["containers"][0]["env"]}
+        mounted = tuple(mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"])
+        files = {key: value for key, value in given.items() if key.endswith("_FILE")}
+        assert all(value.startswith(mounted) for value in files.values()), files
+        settings = settings_of(name.removesuffix("-migrate-1"))
+        assert load(settings, {key: value or "postgresql://there" for key, value in given.items()})
 
 
 # --- what is said after an install -----------------------------------------------------------------------------------
