@@ -26,6 +26,7 @@ Path_ = tuple[str, ...]
 # What is handed on to Kubernetes as it is: the keys that it knows, since it leaves out what it does not.
 _HANDED_ON = {
     "affinity": ("nodeAffinity", "podAffinity", "podAntiAffinity"),
+    "egress": ("ports", "to"),
     "parent": ("group", "kind", "name", "namespace", "port", "sectionName"),
     "peer": ("ipBlock", "namespaceSelector", "podSelector"),
     "resources": ("claims", "limits", "requests"),

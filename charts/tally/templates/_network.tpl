@@ -151,6 +151,18 @@
 {{- if $root.Values.tracing.endpoint }}
 {{ include "tally.toAddresses" (list $external.cidrs (list $root.Values.tracing.port)) }}
 {{- end }}
+{{- with $root.Values.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* (list $ name service): the ways out of a migration's Job. */}}
+{{- define "tally.migrationEgress" -}}
+{{- include "tally.toDNS" (index . 0) }}
+{{ include "tally.toDatabase" . }}
+{{- with (index . 0).Values.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* The class and the certificate of every Ingress. */}}

@@ -61,6 +61,12 @@ projected:
   secret:
     secretName: {{ $root.Values.nats.credentialsSecret }}
 {{- end }}
+{{- with $root.Values.tls.secret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
 {{- end -}}
 
 {{/* (list $ name service): where its containers find them. */}}
@@ -76,6 +82,11 @@ projected:
   mountPath: /var/run/secrets/nats
   readOnly: true
 {{- end }}
+{{- if $root.Values.tls.secret }}
+- name: tls
+  mountPath: {{ include "tally.tlsFolder" $root }}
+  readOnly: true
+{{- end }}
 {{- end -}}
 
 {{/* (list $ name service): of these, what a migration needs as well. */}}
@@ -83,11 +94,32 @@ projected:
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
+{{- with (index . 2).extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "tally.mountsAlone" -}}
 - name: tmp
   mountPath: /tmp
+{{- with (index . 2).extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tally.tlsFolder" -}}/var/run/secrets/tls{{- end -}}
+
+{{/* What services speak; probes say it in capitals. */}}
+{{- define "tally.scheme" -}}{{- ternary "https" "http" (ne .Values.tls.secret "") -}}{{- end -}}
+
+{{/* (list $ path): a probe of the admin port. */}}
+{{- define "tally.probe" -}}
+httpGet:
+  path: {{ last . }}
+  port: admin
+  {{- if (first .).Values.tls.secret }}
+  scheme: HTTPS
+  {{- end }}
 {{- end -}}
 
 {{/* (list $ name service): the container that brings the service's database to its schema. Any number may run at

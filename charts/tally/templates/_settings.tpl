@@ -37,7 +37,17 @@
 {{- end -}}
 {{- range $service.calls -}}
 {{- $port := int (get $root.Values.services .).port -}}
-{{- $_ := set $settings (printf "TALLY_%s_URL" (upper .)) (printf "http://%s:%d" (include "tally.name" (list $root .)) $port) -}}
+{{- $_ := set $settings (printf "TALLY_%s_URL" (upper .)) (printf "%s://%s:%d" (include "tally.scheme" $root) (include "tally.name" (list $root .)) $port) -}}
+{{- end -}}
+{{- with $root.Values.tls -}}
+{{- if .secret -}}
+{{- $folder := include "tally.tlsFolder" $root -}}
+{{- $_ := set $settings "TALLY_TLS_CERT_FILE" (printf "%s/tls.crt" $folder) -}}
+{{- $_ := set $settings "TALLY_TLS_KEY_FILE" (printf "%s/tls.key" $folder) -}}
+{{- if .ca -}}
+{{- $_ := set $settings "TALLY_TLS_CA_FILE" (printf "%s/%s" $folder .ca) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if $service.half -}}
 {{- $_ := set $settings "TALLY_SETTLE_LAG_S" (include "tally.settleLag" $root) -}}

@@ -237,6 +237,56 @@ def test_a_migration_before_an_upgrade_needs_no_config_map_that_the_upgrade_may_
         assert load(settings, {key: value or "postgresql://there" for key, value in given.items()})
 
 
+# --- TLS and volumes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ca", ["ca.crt", ""])
+def test_with_a_certificate_all_that_talk_to_a_service_speak_tls(ca: str) -> None:
+    on = {"enabled": True}
+    values = {"tls": {"secret": "services-tls", "ca": ca}, "monitoring": {"serviceMonitor": on}, "faults": True}
+    settings = made(values, "ConfigMap")
+    for name, deployment in made(values, "Deployment").items():
+        data, spec = settings[name]["data"], deployment["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        probes = [container[f"{kind}Probe"]["httpGet"]["scheme"] for kind in ("startup", "liveness", "readiness")]
+        assert probes == ["HTTPS"] * 3
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "tls")
+        assert volume["secret"]["secretName"] == "services-tls"
+        for one in (container, *spec.get("initContainers", ())):
+            (folder,) = (mount["mountPath"] for mount in one["volumeMounts"] if mount["name"] == "tls")
+            assert data["TALLY_TLS_CERT_FILE"] == f"{folder}/tls.crt"
+            assert data["TALLY_TLS_KEY_FILE"] == f"{folder}/tls.key"
+            assert data.get("TALLY_TLS_CA_FILE") == (f"{folder}/ca.crt" if ca else None)
+        called = [value for key, value in data.items() if key.endswith("_URL")]
+        assert all(value.startswith("https://") for value in called), called
+    (endpoint,) = made(values, "ServiceMonitor")["tally"]["spec"]["endpoints"]
+    assert (endpoint["scheme"], endpoint["tlsConfig"]) == ("https", {"insecureSkipVerify": True})
+    (test,) = made(values, "Pod").values()
+    assert {"name": "SCHEME", "value": "https"} in test["spec"]["containers"][0]["env"]
+
+
+@pytest.mark.parametrize("mode", ["init", "job"])
+def test_a_service_has_volumes_of_its_own_and_so_has_its_migration(mode: str) -> None:
+    volume = {"name": "authorities", "configMap": {"name": "authorities"}}
+    mount = {"name": "authorities", "mountPath": "/etc/authorities", "readOnly": True}
+    author = {"extraVolumes": [volume], "extraVolumeMounts": [mount]}
+    values = {"migrations": {"mode": mode}, "services": {"author": author}}
+    found = {**made(values, "Deployment"), **made(values, "Job")}
+    for name, one in found.items():
+        spec, has = one["spec"]["template"]["spec"], name.startswith("author")
+        assert (volume in spec["volumes"]) is has, name
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
+            assert (mount in container["volumeMounts"]) is has, name
+
+
+def test_a_way_out_that_the_chart_does_not_know_is_open_to_services_and_migrations() -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"protocol": "TCP", "port": 8443}]}
+    policies = made({"migrations": {"mode": "job"}, "networkPolicy": {"extraEgress": [rule]}}, "NetworkPolicy")
+    open_ = {name for name, policy in policies.items() if rule in rules(policy, "egress")}
+    services = {"author", "conference", "directory", "gateway", "notifier"}
+    assert open_ == services | {f"{name}-migrate" for name in services - {"gateway"}}
+
+
 # --- what is said after an install -----------------------------------------------------------------------------------
 
 

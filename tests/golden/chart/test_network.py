@@ -94,6 +94,7 @@ def test_every_pod_has_a_policy_that_denies_what_it_does_not_name(values_set: st
 @pytest.mark.parametrize("values_set", SETS)
 def test_a_service_has_a_token_for_each_it_calls_and_only_callers_are_known(values_set: str) -> None:
     settings = {m["metadata"]["name"]: m["data"] for m in of_kind(values_set, "ConfigMap")}
+    scheme = "https" if values_set == "everything" else "http"
     for deployment in of_kind(values_set, "Deployment"):
         name = deployment["metadata"]["labels"][PART]
         (tokens,) = (v for v in deployment["spec"]["template"]["spec"]["volumes"] if v["name"] == "tokens")
@@ -102,7 +103,7 @@ def test_a_service_has_a_token_for_each_it_calls_and_only_callers_are_known(valu
         known = set(re.findall(r":tally-(\w+)", settings[f"tally-{name}"]["TALLY_TOKEN_CALLERS"]))
         assert known == {caller for caller in SERVICES if name in calls(caller)}
         for called in calls(name):
-            assert settings[f"tally-{name}"][f"TALLY_{called.upper()}_URL"].startswith(f"http://tally-{called}:")
+            assert settings[f"tally-{name}"][f"TALLY_{called.upper()}_URL"].startswith(f"{scheme}://tally-{called}:")
 
 
 @pytest.mark.parametrize("values_set", SETS)

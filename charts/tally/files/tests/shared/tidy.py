@@ -14,7 +14,8 @@ PATIENCE_S = 20.0
 def place(name: str) -> Place:
     name = name.upper()
     host, port = os.environ[f"{name}_HOST"], int(os.environ[f"{name}_PORT"])
-    return Place(host, port, int(os.environ.get(f"{name}_ADMIN_PORT", port + 1000)))
+    admin_port = int(os.environ.get(f"{name}_ADMIN_PORT", port + 1000))
+    return Place(host, port, admin_port, os.environ.get("SCHEME", "http"))
 
 
 class Made:
