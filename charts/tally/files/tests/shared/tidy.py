@@ -47,7 +47,7 @@ def _gone(url: str) -> bool:
         except OSError as error:
             print(f"DELETE {url}: {error}")
         else:
-            if answer.status in (204, 404):
+            if answer.status in (202, 204, 404):
                 return True
             print(f"DELETE {url}: {answer.says()}")
         if time.monotonic() > give_up_s:
