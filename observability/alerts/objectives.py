@@ -34,6 +34,7 @@ BURNS = (
 SLOW_S = "0.25"
 
 _HTTP = Signals.http_server_request_duration_seconds.name
+_OURS = f"last_over_time({Signals.build_info.name}[$window])"
 _PUBLIC = 'http_route!~"/internal/.*|/admin/.*|/livez|/readyz|/startupz|/metrics"'
 
 
@@ -49,7 +50,10 @@ class Objective:
 
 
 def _rate(suffix: str, *matchers: str) -> str:
-    return f"sum by (namespace, job) (rate({_HTTP}_{suffix}{{{', '.join((_PUBLIC, *matchers))}}}[$window]))"
+    """Of our own processes: the name is OpenTelemetry's, and so that of others' in the same Prometheus, too. They are
+    looked for in the whole window: what a process failed at counts when it is no more."""
+    requests = f"rate({_HTTP}_{suffix}{{{', '.join((_PUBLIC, *matchers))}}}[$window])"
+    return f"sum by (namespace, job) ({requests} and on (namespace, job, instance) {_OURS})"
 
 
 _REQUESTS = "tally:public_requests:rate$window"

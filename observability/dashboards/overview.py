@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from observability.dashboards.panels import (
+    INTERVAL,
     PUBLIC,
     Dashboard,
     Panel,
     Query,
     Row,
     of,
+    ours,
     quantile,
     quantiles,
     rate,
@@ -20,6 +22,9 @@ from tally.chassis.signals import Signals
 HTTP = Signals.http_server_request_duration_seconds
 _ALL = rate(HTTP, suffix="_count", http_route=PUBLIC)
 _FAILED = rate(HTTP, suffix="_count", http_route=PUBLIC, http_response_status_code="=~5..|none")
+_SELECTED = '{namespace=~"$namespace", job=~"$job", instance=~"$instance"}'
+_PROCESSOR = f"rate(process_cpu_seconds_total{_SELECTED}[{INTERVAL}])"
+_MEMORY = f"process_resident_memory_bytes{_SELECTED}"
 _BURNS = ("TallyAvailabilityBudgetBurn", "TallyLatencyBudgetBurn")
 
 DASHBOARD = Dashboard(
@@ -206,8 +211,7 @@ DASHBOARD = Dashboard(
                     "short",
                     (
                         Query(
-                            'sum by (job, instance) (rate(process_cpu_seconds_total{namespace=~"$namespace", '
-                            'job=~"$job", instance=~"$instance"}[$__rate_interval]))',
+                            f"sum by (job, instance) ({ours(_PROCESSOR)})",
                             "{{job}} {{instance}}",
                         ),
                     ),
@@ -219,8 +223,7 @@ DASHBOARD = Dashboard(
                     "bytes",
                     (
                         Query(
-                            'process_resident_memory_bytes{namespace=~"$namespace", job=~"$job", '
-                            'instance=~"$instance"}',
+                            ours(_MEMORY),
                             "{{job}} {{instance}}",
                         ),
                     ),

@@ -5,6 +5,8 @@ A query names a declaration, not a string, so that a metric or label that does n
     rate(Signals.settled_total, outcome="voided")
     →  rate(tally_settled_total{namespace=~"$namespace", job=~"$job", instance=~"$instance", outcome="voided"}[…])
 
+The names that are OpenTelemetry's (`http_…`) others have, too: of those, our own processes' are taken (`ours`).
+
 A label's value may begin with `=~`, `!~` or `!=`. Nothing else is checked here: that queries parse, follow Grafana's
 dashboard-linter and find data in a running deployment is tested (tests/observability).
 """
@@ -92,8 +94,14 @@ def of(metric: AnyMetric, *, suffix: str = "", **labels: str) -> str:
     return f"{metric.name}{suffix}{{{_ALL}{chosen}}}"
 
 
+def ours(expr: str) -> str:
+    """Those of the series that our own processes have: for names that others in the same Prometheus have, too."""
+    return f"{expr} and on (namespace, job, instance) {of(Signals.build_info)}"
+
+
 def rate(metric: AnyMetric, *, suffix: str = "", **labels: str) -> str:
-    return f"rate({of(metric, suffix=suffix, **labels)}[{INTERVAL}])"
+    per_second = f"rate({of(metric, suffix=suffix, **labels)}[{INTERVAL}])"
+    return per_second if metric.name.startswith("tally_") else ours(per_second)
 
 
 def increase(metric: AnyMetric, *, suffix: str = "", **labels: str) -> str:

@@ -70,6 +70,13 @@ def selectors(expr: str) -> list[Selector]:
     return list(_selectors(promql.parse(filled(expr)), frozenset()))
 
 
+def joined_with_ours(expr: str) -> bool:
+    """Whether each series whose name others have, too, is beside a `tally_build_info` that says whose it is."""
+    named = [one.name for one in selectors(expr)]
+    others = [name for name in named if not name.startswith(("tally_", "tally:"))]
+    return named.count("tally_build_info") >= len(others)
+
+
 _OPERATORS: Final = (
     (promql.MatchOp.Equal, "="),
     (promql.MatchOp.NotEqual, "!="),

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tally.chassis.signals import Signals
-from tests.observability.promql import filled, selectors
+from tests.observability.promql import filled, joined_with_ours, selectors
 from tests.observability.rules import ALERTS, RECORDED, ROOT
 
 Json = dict[str, Any]
@@ -165,6 +165,11 @@ def test_every_query_uses_what_is_declared(dashboard: Json) -> None:
             labels = declared[selector.name if selector.name in declared else bare]
             more = TARGET | ({"le"} if selector.name.endswith("_bucket") else set())
             assert selector.labels <= labels | more, (panel, selector)
+
+
+def test_of_names_that_others_have_too_a_panel_takes_our_own_processes(dashboard: Json) -> None:
+    for panel, expr in targets(dashboard):
+        assert joined_with_ours(expr), panel["title"]
 
 
 def test_every_runbook_that_is_linked_is_there(dashboard: Json) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from tally.chassis.signals import Signals
 from tests.documents.command_line import is_command
-from tests.observability.promql import selectors
+from tests.observability.promql import joined_with_ours, selectors
 from tests.observability.rules import ALERTS, FILES, FOLDER, RECORDED, ROOT, RULES, Rule
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -30,6 +30,11 @@ def test_a_rule_parses_and_uses_what_is_declared(rule: Rule) -> None:
             labels = declared[selector.name if selector.name in declared else _SUFFIXES.sub("", selector.name)]
             more = TARGET | ({"le"} if selector.name.endswith("_bucket") else set())
             assert selector.labels <= labels | more, selector
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[f"{rule.name}-{n}" for n, rule in enumerate(RULES)])
+def test_of_names_that_others_have_too_a_rule_takes_our_own_processes(rule: Rule) -> None:
+    assert joined_with_ours(rule.expr)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.is_alert], ids=lambda rule: rule.name)
