@@ -25,7 +25,7 @@ DASHBOARD = Dashboard(
             (
                 Panel(
                     "Breaker state",
-                    "Per caller, peer and kind of call; each replica has its own.",
+                    "Per caller, peer and kind of call; each replica has its own. One that nobody asks stays open.",
                     "none",
                     (
                         Query(
@@ -36,7 +36,7 @@ DASHBOARD = Dashboard(
                     kind="state-timeline",
                     width=24,
                     height=7,
-                    runbooks=("TallyBreakerOpen",),
+                    runbooks=("TallyBreakerOpen", "TallyBreakerForcedOpen"),
                     states=_STATES,
                 ),
                 Panel(
