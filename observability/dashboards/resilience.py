@@ -172,6 +172,7 @@ DASHBOARD = Dashboard(
                     "Calls per second whose service token was not accepted, by what was wrong with it.",
                     "ops",
                     (Query(f"sum by (job, reason) ({rate(Signals.tokens_refused_total)})", "{{job}} {{reason}}"),),
+                    runbooks=("TallyTokensRefused",),
                 ),
                 Panel(
                     "Tokens",
