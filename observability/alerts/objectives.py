@@ -11,6 +11,9 @@ burn    long window   short window  has spent, when it is told             sever
 3       1 d           2 h           10 %                                   ticket
 1       3 d           6 h           10 %                                   ticket
 ======  ============  ============  =====================================  ========
+
+In a service that is hardly asked one failure is a large share: of 60 requests an hour, 17 times the budget. So nothing is
+told of fewer than `FEWEST` in the long window; what is down for good is told by other alerts.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ BURNS = (
     (3, "1d", "2h", "1h", "ticket"),
     (1, "3d", "6h", "3h", "ticket"),
 )
+#: Bad requests in the long window below which a share says nothing.
+FEWEST = 10
 #: A latency objective must be a bucket of the histogram, or it can't be counted.
 SLOW_S = "0.25"
 
@@ -110,11 +115,16 @@ def _burn(objective: Objective, window: str) -> str:
     return f"tally:{objective.name}_budget_burn:rate{window}"
 
 
+def _seconds(window: str) -> int:
+    return int(window[:-1]) * {"m": 60, "h": 3600, "d": 86400}[window[-1]]
+
+
 def _alerts(objective: Objective) -> Iterator[dict[str, Any]]:
     for burn, long, short, lasting, severity in BURNS:
+        count = f"tally:{objective.name}_requests:rate{long} * {_seconds(long)}"
         yield {
             "alert": objective.alert,
-            "expr": f"{_burn(objective, long)} > {burn} and {_burn(objective, short)} > {burn}",
+            "expr": f"{_burn(objective, long)} > {burn} and {_burn(objective, short)} > {burn} and {count} >= {FEWEST}",
             "for": lasting,
             "labels": {"severity": severity, "burn": str(burn)},
             "annotations": {
