@@ -12,8 +12,8 @@ burn    long window   short window  has spent, when it is told             sever
 1       3 d           6 h           10 %                                   ticket
 ======  ============  ============  =====================================  ========
 
-In a service that is hardly asked one failure is a large share: of 60 requests an hour, 17 times the budget. So nothing is
-told of fewer than `FEWEST` in the long window; what is down for good is told by other alerts.
+Where hardly anybody asks, one failure is a large share: of 60 requests an hour, 17 times the budget. So nothing is told of
+fewer than `FEWEST` in the long window; what is down for good is told by other alerts.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from tally.chassis.clock import Clock
 from tally.chassis.database import Database, Record, load_queries
 from tally.chassis.http import (
     AFTER,
+    HELD_BACK_S,
     LIMIT,
     PREFER,
     Handler,
@@ -81,7 +82,9 @@ class Reading:
         async def contains() -> bool:
             return bool(await self.database.fetchval(queries.contains, operation))
 
+        begun_s = self._clock.monotonic_s()
         seen = await until(contains, min(float(wait_s), left_s))
+        request.scope[HELD_BACK_S] = self._clock.monotonic_s() - begun_s
         return {"Preference-Applied": f"wait={wait_s}"} if seen else {}
 
     def _fresh(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 #: Set in a scope by an answer that goes on for as long as somebody listens: it is not late, and nobody waits for it.
 LASTING: Final = "tally.lasting"
+#: Set in a scope: seconds for which an answer was held back because its caller asked for it; no part of its duration.
+HELD_BACK_S: Final = "tally.held_back_s"
 
 #: Set in a scope by a question that an agent asks all the time: that it was answered well is not worth a line.
 BACKGROUND: Final = "tally.background"

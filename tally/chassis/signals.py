@@ -268,7 +268,7 @@ class Signals:
 
     build_info = _gauge("1, with the version that runs: a new one marks a deployment.", "version")
     http_server_request_duration_seconds = _histogram(
-        "How long requests to this service took, by route and status.",
+        "How long requests to this service took, by route and status; what `Prefer: wait` waits for is left out.",
         "http_request_method",
         "http_route",
         "http_response_status_code",

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tally.chassis import context, database, problems
 from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
-from tally.chassis.http import BACKGROUND, LASTING, SAFE
+from tally.chassis.http import BACKGROUND, HELD_BACK_S, LASTING, SAFE
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.shedding import SHED
@@ -142,7 +142,9 @@ class Stack:
         if status == _TIME_OVER or (here.deadline is not None and here.deadline.expired(ended_s)):
             self._exceeded.inc()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
-        self._durations(method, _route(scope), _STATUS[status]).observe(duration_s, exemplar(here))
+        self._durations(method, _route(scope), _STATUS[status]).observe(
+            duration_s - scope.get(HELD_BACK_S, 0.0), exemplar(here)
+        )
         late = duration_s > self._deadline_s
         if late or (status >= self._log_from_status and not (SHED in scope and self._log_from_status)):
             log = _log.debug if BACKGROUND in scope and status < _CLIENT_ERROR and not late else _log.info

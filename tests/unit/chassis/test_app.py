@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -28,7 +29,7 @@ from tally.chassis.app import PortTaken, Service, running
 from tally.chassis.body import json_body
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import DatabaseUnavailable, PoolExhausted
-from tally.chassis.http import BACKGROUND, Route, json_response
+from tally.chassis.http import BACKGROUND, HELD_BACK_S, Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals
@@ -71,6 +72,12 @@ class Trial:
     async def swallow(self, request: Request) -> Response:
         return json_response({"bytes": len(await request.body())})
 
+    async def hold(self, request: Request) -> Response:
+        begun_s = SystemClock().monotonic_s()
+        await asyncio.sleep(float(request.path_params["seconds"]))
+        request.scope[HELD_BACK_S] = SystemClock().monotonic_s() - begun_s
+        return json_response({})
+
     async def wait(self, request: Request) -> Response:
         self.entered.set()
         await self.release.wait()
@@ -107,6 +114,7 @@ class Trial:
             Route("GET", "/echo", self.echo, "What it sees"),
             Route("POST", "/author", self.create, "Create", request=Named, status=201),
             Route("POST", "/swallow", self.swallow, "Read anything"),
+            Route("GET", "/hold/{seconds}", self.hold, "Hold back"),
             Route("GET", "/wait", self.wait, "Wait"),
             Route("POST", "/wait", self.wait, "Wait"),
             Route("GET", "/fail/{how}", self.fail, "Fail"),
@@ -123,10 +131,13 @@ class Running:
     url: str
     admin_url: str
 
+    def exposition(self) -> str:
+        return self.signals.exposition("")[0].decode()
+
     def count(self, **labels: str) -> float:
         """The requests measured with these labels."""
         shown = ",".join(f'http_{name}="{value}"' for name, value in sorted(labels.items()))
-        for line in self.signals.exposition("")[0].decode().splitlines():
+        for line in self.exposition().splitlines():
             if line.startswith(f"http_server_request_duration_seconds_count{{{shown}}}"):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
@@ -277,6 +288,12 @@ async def test_half_an_answer_is_cut_off(service: Running) -> None:
     writer.close()
     assert b"half" in everything
     assert not everything.endswith(b"0\r\n\r\n")
+
+
+async def test_an_answer_that_was_held_back_because_its_caller_asked_for_that_is_not_late(service: Running) -> None:
+    await ask(service.url, "/hold/0.3")
+    [line] = re.findall(r'_duration_seconds_bucket\{[^}]*"/hold/\{seconds\}",le="0.25"\} (.+)', service.exposition())
+    assert float(line) == 1
 
 
 async def test_requests_are_measured_by_route_and_not_by_path(service: Running) -> None:
