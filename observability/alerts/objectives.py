@@ -12,8 +12,8 @@ burn    long window   short window  has spent, when it is told             sever
 1       3 d           6 h           10 %                                   ticket
 ======  ============  ============  =====================================  ========
 
-Where hardly anybody asks, one failure is a large share: of 60 requests an hour, 17 times the budget. So nothing is told of
-fewer than `FEWEST` in the long window; what is down for good is told by other alerts.
+Where hardly anybody asks, one failure is a large share: of 60 requests an hour, 17 times the budget. So nothing is told
+of fewer than `FEWEST` in the long window; what is down for good is told by other alerts.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def _records() -> Iterator[dict[str, Any]]:
             yield _record(window, _burn(one, "$window"), spent)
     for one in OBJECTIVES:
         left = f"tally:{one.name}_budget_left:ratio30d"
-        yield _record("5m", left, f"1 - avg_over_time({_burn(one, '5m')}[30d])")
+        # Of sums: a mean of shares would weigh a request of the night as much as a thousand of the day.
+        bad, all_ = (f"sum_over_time({name}[30d])" for name in (f"tally:{one.name}_requests:rate5m", _REQUESTS))
+        yield _record("5m", left, f"1 - ({bad} / ({all_} > 0) or 0 * {all_}) / {one.budget}")
 
 
 def _record(window: str, name: str, expr: str) -> dict[str, Any]:

@@ -58,7 +58,8 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "Error budget left",
-                    "Of the 0.1 % of requests that may fail within 30 days: 100 % is untouched, below 0 is overdrawn.",
+                    "Of the 0.1 % of requests that may fail within 30 days (or as long as Prometheus keeps): 100 % is "
+                    "untouched, below 0 is overdrawn.",
                     "percentunit",
                     (Query(f"min({recorded('tally:error_budget_left:ratio30d')})", "left"),),
                     kind="stat",
