@@ -98,6 +98,7 @@ DASHBOARD = Dashboard(
                     kind="stat",
                     width=4,
                     height=4,
+                    runbooks=("TallyProcessDown", "TallyServiceGone"),
                 ),
             ),
         ),

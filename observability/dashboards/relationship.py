@@ -7,6 +7,7 @@ from tally.chassis.signals import Signals
 
 _FANOUT = Signals.fanout_duration_seconds
 _CREATES = rate(_FANOUT, suffix="_count", operation="create")
+_LAG = of(Signals.settlement_lag_seconds)
 _CALLS = Signals.http_client_request_duration_seconds
 
 DASHBOARD = Dashboard(
@@ -107,7 +108,11 @@ DASHBOARD = Dashboard(
                     "Settlement lag",
                     "The age of the newest settled epoch: how long a lone half may live. Grows while a side is away.",
                     "s",
-                    (Query(f"min by (relationship) ({of(Signals.settlement_lag_seconds)})", "{{relationship}}"),),
+                    (
+                        Query(
+                            f"min by (namespace, job, relationship) ({_LAG})", "{{namespace}} {{job}} {{relationship}}"
+                        ),
+                    ),
                     runbooks=("TallySettlementStuck",),
                     red_from=60,
                 ),
@@ -128,6 +133,7 @@ DASHBOARD = Dashboard(
                     "Per second: confirmed once and for all, voided because they were alone, or a cancel carried over.",
                     "ops",
                     (Query(f"sum by (outcome) ({rate(Signals.settled_total)})", "{{outcome}}"),),
+                    runbooks=("TallyLoneHalvesGrowing",),
                 ),
                 Panel(
                     "Lone halves",
