@@ -182,7 +182,7 @@ def _places() -> services.Places:
 
 
 def _operator() -> Operator:
-    return Operator(_places(), services.local_folder())
+    return Operator(_places(), services.local_folder(), os.environ)
 
 
 @main.command()

@@ -31,16 +31,25 @@ class Answer:
 
 
 def ask(
-    method: str, url: str, body: Any = None, *, headers: Mapping[str, str] | None = None, timeout_s: float = 10.0
+    method: str,
+    url: str,
+    body: Any = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 10.0,
+    verified: bool = False,
 ) -> Answer:
-    """The answer, whatever its status; OSError or HTTPException when there is none."""
+    """The answer, whatever its status; OSError or HTTPException when there is none.
+
+    Unless it is `verified`, https is taken without looking at the certificate, as between our own processes here.
+    """
     parts = urlsplit(url)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
     if parts.scheme == "https":
         # Our own service over the loopback address, where its certificate's name cannot match.
-        unverified = ssl._create_unverified_context()
-        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=unverified)
+        tls = ssl.create_default_context() if verified else ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=tls)
     try:
         content = None if body is None else json.dumps(body)
         connection.request(method, parts._replace(scheme="", netloc="").geturl(), content, dict(headers or {}))

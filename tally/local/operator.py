@@ -1,18 +1,22 @@
-"""What an operator does to a running local stack, on its admin ports.
+"""What an operator does to running services, on their admin ports.
 
-Assumes the key in the stack's folder: the operator signs tokens with it, as the services do.
+Those of the local stack, for which the operator signs tokens with the key in its folder, as the services do; or others,
+by what the environment says:
+
+    TALLY_OPERATOR_TOKEN=…              a token made elsewhere: `kubectl create token RELEASE-operator --audience …`
+    TALLY_GATEWAY_ADMIN_URL=http://…    where a service's admin port is, if not where the local stack has it
 """
 
 from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import SplitResult, urlencode, urlsplit
 from uuid import UUID
 
 from tally.chassis.auth import AuthError, MintedTokens
@@ -24,18 +28,25 @@ from tally.local.services import Places
 
 #: How often a rebuild is asked how far it is.
 _LOOK_S = 0.2
+#: Where a forwarded port is: no certificate's name can match there.
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+TOKEN = "TALLY_OPERATOR_TOKEN"
+
+
+def admin_variable(service: str) -> str:
+    """The environment variable with the address of a service's admin port."""
+    return f"TALLY_{service.upper().replace('-', '_')}_ADMIN_URL"
 
 
 class Operator:
-    """Asks the services of ``places`` as ``operator``."""
+    """Asks the services of ``places``, or those that ``environ`` leads to, as ``operator``."""
 
-    def __init__(self, places: Places, folder: Path) -> None:
+    def __init__(self, places: Places, folder: Path, environ: Mapping[str, str] | None = None) -> None:
         self._places = places
-        try:
-            key = token_variables(folder)["TALLY_TOKEN_KEY_FILE"]
-            self._tokens = MintedTokens(key, "operator", "tally", SystemClock())
-        except (AuthError, OSError) as error:
-            raise LocalError(f"The key in {folder} can't be used ({error}).") from error
+        self._environ = environ or {}
+        self._tokens = self._given_token() or _made_tokens(folder)
 
     def breakers(self, service: str) -> list[dict[str, Any]]:
         """How the service's breakers stand."""
@@ -124,12 +135,12 @@ class Operator:
 
     def ask(self, service: str, method: str, path: str, body: Any = None) -> Answer:
         """The answer of a service's admin port, whatever it is."""
-        headers = {"Authorization": f"Bearer {self.token(service)}"}
-        here = self._places[service]
+        url, verified = self._admin(service)
+        headers = {"Authorization": f"Bearer {self._tokens(service)}"}
         try:
-            return ask(method, f"{here.admin_url}{path}", body, headers=headers)
+            return ask(method, f"{url}{path}", body, headers=headers, verified=verified)
         except (OSError, http.client.HTTPException) as error:
-            raise LocalError(f"The {service} service does not answer at {here.admin_url} ({error}).") from error
+            raise LocalError(f"The {service} service does not answer at {url} ({error}).") from error
 
     def restore(self, service: str) -> dict[str, Any]:
         """Whether the service's database is being restored, and the reports of the latest restores."""
@@ -143,6 +154,29 @@ class Operator:
         """Let a restore go on without the stream or without the peer."""
         self._asked(service, "POST", "/admin/restore/skip", {"what": what})
 
+    def _admin(self, service: str) -> tuple[str, bool]:
+        """The address of a service's admin port, and whether its certificate is to be checked."""
+        if given := self._environ.get(admin_variable(service)):
+            parts = _parts(given)
+            if parts is None:
+                raise LocalError(f"{admin_variable(service)} is {given!r}: it must be as http://localhost:9443.")
+            return f"{parts.scheme}://{parts.netloc}", parts.hostname not in _HERE
+        here = self._places.get(service)
+        if here is None:
+            raise LocalError(
+                f"There is no service {service}: the names are {', '.join(self._places)}. (Of one elsewhere, "
+                f"{admin_variable(service)}=… says where it is.)"
+            )
+        return here.admin_url, False
+
+    def _given_token(self) -> Callable[[str], str] | None:
+        token = self._environ.get(TOKEN, "").strip()
+        if not token:
+            return None
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise LocalError(f"{TOKEN} is no token: it must be one word, as `kubectl create token` prints it.")
+        return lambda _: token
+
     def _asked(self, service: str, method: str, path: str, body: Any = None) -> Any:
         answer = self.ask(service, method, path, body)
         if answer.status == HTTPStatus.NOT_FOUND and path == "/admin/faults":
@@ -154,3 +188,21 @@ class Operator:
     @staticmethod
     def _items(body: Any) -> list[dict[str, Any]]:
         return list(body["items"])
+
+
+def _made_tokens(folder: Path) -> Callable[[str], str]:
+    try:
+        key = token_variables(folder)["TALLY_TOKEN_KEY_FILE"]
+        return MintedTokens(key, "operator", "tally", SystemClock())
+    except (AuthError, OSError) as error:
+        raise LocalError(f"The key in {folder} can't be used ({error}).") from error
+
+
+def _parts(url: str) -> SplitResult | None:
+    """An address without a path, or None if it is none."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable and parts.path in ("", "/") and not parts.query else None

@@ -80,7 +80,9 @@ def _commands(lines: list[str]) -> Iterator[str]:
 
 
 def first_word(command: str) -> str:
-    """What is run: the first word that sets no variable."""
+    """What is run: the first word that sets no variable, or what a variable is set by."""
+    if (asked := re.match(r"export \w+=\$\((\w+) ", command)) is not None:
+        return asked[1]
     words = [word for word in command.split() if not re.match(r"^[A-Z_]+=[^$]", word)]
     return words[0] if words else "="
 
