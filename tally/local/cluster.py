@@ -10,6 +10,7 @@ killed half-way leaves nothing to mend, and no data that exists is ever deleted 
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -17,8 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tally.local.binaries import Account, Programs, roots_folder
 from tally.local.failure import LocalError
+from tally.local.processes import PORTS, number_in
 
 SUPERUSER = "postgres"
 AFRESH = "or start afresh with `make reset-data` (the local data is lost)"
@@ -82,23 +86,31 @@ class Cluster:
 
     def check(self, programs: Programs) -> None:
         try:
-            major = (self.data / "PG_VERSION").read_text().strip()
+            major = (self.data / "PG_VERSION").read_text(errors="replace").strip()
         except FileNotFoundError:
-            raise LocalError(
-                f"The data folder {self.data} is damaged (PG_VERSION is missing): restore it from a backup, {AFRESH}."
-            ) from None
+            raise self._damaged("PG_VERSION is missing") from None
+        except NotADirectoryError:
+            raise self._damaged("it is a file") from None
         except PermissionError:
             raise LocalError(
                 f"The data folder {self.data} belongs to user {self.data.stat().st_uid}: run Tally as that user, "
                 f"{AFRESH}."
             ) from None
+        except OSError as error:
+            raise self._damaged(f"PG_VERSION cannot be read, {error.strerror}") from None
+        if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", major):
+            raise self._damaged("PG_VERSION is no version")
         if major != str(programs.major):
             raise LocalError(
                 f"The data folder {self.data} was made by PostgreSQL {major} and this is {programs.version}: set "
                 f"TALLY_LOCAL_POSTGRES_BIN to the programs of PostgreSQL {major}, {AFRESH}."
             )
         if SUPERUSER not in self._passwords():
-            raise LocalError(f"{self._passwords_file} is missing: restore it from a backup, {AFRESH}.")
+            how = "damaged" if self._passwords_file.exists() else "missing"
+            raise LocalError(f"{self._passwords_file} is {how}: restore it from a backup, {AFRESH}.")
+
+    def _damaged(self, how: str) -> LocalError:
+        return LocalError(f"The data folder {self.data} is damaged ({how}): restore it from a backup, {AFRESH}.")
 
     def destroy(self) -> None:
         """Delete it with everything in it. No server may run on it."""
@@ -109,11 +121,12 @@ class Cluster:
     # The last port
 
     def port(self) -> int:
-        """The port of the last run; 0 if there was none."""
+        """The port of the last run; 0 if there was none, or the file is damaged."""
         try:
-            return int((self.folder / "port").read_text())
-        except (OSError, ValueError):
+            port = number_in((self.folder / "port").read_text(errors="replace"))
+        except OSError:
             return 0
+        return port if port in PORTS else 0
 
     def keep_port(self, port: int) -> None:
         (self.folder / "port").write_text(f"{port}\n")
@@ -138,9 +151,14 @@ class Cluster:
 
     def _passwords(self) -> dict[str, str]:
         try:
-            return dict(json.loads(self._passwords_file.read_text()))
+            return msgspec.json.decode(self._passwords_file.read_bytes(), type=dict[str, str])
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError) as error:
+            # (Neither error says what is in the file, which is secret.)
+            raise LocalError(
+                f"{self._passwords_file} is damaged ({error}): restore it from a backup, {AFRESH}."
+            ) from None
 
     def _write_passwords(self, passwords: dict[str, str]) -> None:
         part = self._passwords_file.with_suffix(".part")

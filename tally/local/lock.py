@@ -15,7 +15,7 @@ from typing import Self
 from tally.local.cluster import make_folder
 from tally.local.failure import LocalError
 from tally.local.guardian import PATIENCE_S
-from tally.local.processes import alive
+from tally.local.processes import alive, pid_in
 
 POLL_S = 0.05
 # The guardian of a run that was killed takes this long at most: two stages of services, then PostgreSQL.
@@ -28,7 +28,13 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
         self._folder = folder
-        self._file = (folder / "lock").open("a+")
+        try:
+            self._file = (folder / "lock").open("a+", errors="replace")
+        except OSError as error:
+            raise LocalError(
+                f"{folder / 'lock'} cannot be opened ({error.strerror}): delete it if it is not what Tally made, or "
+                "run Tally as the user whose it is."
+            ) from error
 
     def __enter__(self) -> Self:
         self.take()
@@ -47,9 +53,10 @@ class FolderLock:
             holder = self._holder()
             if (holder and alive(holder)) or time.monotonic() > give_up:
                 self._file.close()
+                who = f" (process {holder})" if holder else ""
                 raise LocalError(
-                    f"Tally already runs from {self._folder} (process {holder}): use it as it is, with `make demo` for "
-                    "example, or stop it there with Ctrl-C."
+                    f"Tally already runs from {self._folder}{who}: use it as it is, with `make demo` for example, or "
+                    "stop it there with Ctrl-C."
                 )
             time.sleep(POLL_S)
         self._file.truncate(0)
@@ -70,5 +77,6 @@ class FolderLock:
         return True
 
     def _holder(self) -> int:
+        """0 if the file does not say."""
         self._file.seek(0)
-        return int(self._file.read().strip() or 0)
+        return pid_in(self._file.read())

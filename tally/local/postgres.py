@@ -22,7 +22,7 @@ from tally.local.binaries import Account, Programs, account_for, programs
 from tally.local.cluster import AFRESH, SUPERUSER, Cluster, make_folder, surroundings
 from tally.local.failure import LocalError
 from tally.local.guardian import Guardian
-from tally.local.processes import LOOPBACK, alive, command_line, free_port, is_taken
+from tally.local.processes import LOOPBACK, alive, command_line, free_port, is_taken, pid_in
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -146,6 +146,7 @@ class EmbeddedPostgres:
         account = account_for(self.data)
         found = programs(account)
         if self.cluster.exists():
+            self._check_postmaster_file()
             self._end_leftover()
         else:
             self.cluster.initialise(found, account, durable=self._durable)
@@ -302,14 +303,26 @@ class EmbeddedPostgres:
     def _postmaster_file(self) -> list[str]:
         """postmaster.pid: process, data folder, start time, port, socket folder, address, shared memory, status."""
         try:
-            return (self.data / "postmaster.pid").read_text().splitlines()
+            return (self.data / "postmaster.pid").read_text(errors="replace").splitlines()
         except OSError:
             return []
 
+    def _check_postmaster_file(self) -> None:
+        file = self.data / "postmaster.pid"
+        if file.exists() and not self._leftover():
+            raise LocalError(
+                f"{file} is damaged, and says not which server uses the data: see that no PostgreSQL runs on "
+                f"{self.data}, delete the file, and try again."
+            )
+
+    def _leftover(self) -> int:
+        """The process that postmaster.pid names; 0 if it names none. (A server for one user writes it negative.)"""
+        return pid_in("".join(self._postmaster_file()[:1]).strip().removeprefix("-"))
+
     def _end_leftover(self) -> None:
         """Stop the server that an earlier run, killed together with its guardian, left on this very folder."""
-        lines = self._postmaster_file()
-        if not lines or not (pid := int(lines[0])) or not alive(pid):
+        pid = self._leftover()
+        if not pid or not alive(pid):
             return
         data = str(self.data.resolve())
         if f" -D {data} " in f"{command_line(pid)} ":

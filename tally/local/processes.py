@@ -17,6 +17,8 @@ LOOPBACK = "127.0.0.1"
 # Below every system's ephemeral range (32768 on Linux). A server on an ephemeral port can lose it while it restarts:
 # to an outgoing connection, or to a client that reconnects in a loop and ends up connected to itself.
 FREE_PORTS = range(15_000, 31_000)
+PIDS = range(1, 2**31)
+PORTS = range(1, 2**16)
 
 
 def alive(pid: int) -> bool:
@@ -32,6 +34,20 @@ def alive(pid: int) -> bool:
     except OSError:
         return True
     return state != "Z"
+
+
+def pid_in(text: str) -> int:
+    """The process number that a file says; 0 if it says none, for such a file may be damaged."""
+    pid = number_in(text)
+    return pid if pid in PIDS else 0
+
+
+def number_in(text: str) -> int:
+    """0 if it is no number."""
+    try:
+        return int(text)
+    except ValueError:
+        return 0
 
 
 def command_line(pid: int) -> str | None:

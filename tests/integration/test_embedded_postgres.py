@@ -150,6 +150,8 @@ def test_destroy_leaves_nothing(stopped: EmbeddedPostgres) -> None:
 
 # Damage
 
+BINARY = b"\x00\xff\xfe\x80"
+
 
 def remove_version(data: Path) -> None:
     (data / "PG_VERSION").unlink()
@@ -172,6 +174,22 @@ def without_control_file(data: Path) -> None:
     (data / "global" / "pg_control").unlink()
 
 
+def binary_version(data: Path) -> None:
+    (data / "PG_VERSION").write_bytes(BINARY)
+
+
+def a_file(data: Path) -> None:
+    shutil.rmtree(data)
+    data.write_bytes(BINARY)
+
+
+def written(file: str, content: bytes) -> Callable[[Path], None]:
+    def damage(data: Path) -> None:
+        (data / file).write_bytes(content)
+
+    return damage
+
+
 def dangling(data: Path) -> None:
     shutil.rmtree(data)
     data.symlink_to("/nowhere/data")
@@ -192,6 +210,16 @@ def dangling(data: Path) -> None:
         ),
         (without_control_file, "PostgreSQL did not start: could not find the database system"),
         (dangling, "points to /nowhere/data, which is gone"),
+        (binary_version, "is damaged (PG_VERSION is no version): restore it from a backup, or start afresh"),
+        (a_file, "is damaged (it is a file): restore it from a backup, or start afresh with `make reset-data`"),
+        *(
+            (written("../passwords.json", content), f"passwords.json is damaged{how}")
+            for content, how in [(b"{", " ("), (b"[1]", " ("), (BINARY, " ("), (b"{}", ": restore it from a backup")]
+        ),
+        *(
+            (written("postmaster.pid", content), "postmaster.pid is damaged, and says not which server uses the data")
+            for content in (b"garbage\n", BINARY, b"", b"9" * 99)
+        ),
     ],
 )
 def test_damage_is_explained_and_nothing_is_deleted(
@@ -202,8 +230,19 @@ def test_damage_is_explained_and_nothing_is_deleted(
     with pytest.raises(LocalError) as explained:
         stopped.start()
     assert words in str(explained.value)
+    assert len(str(explained.value).splitlines()) == 1
     assert [path for path in left if not path.exists() and not path.is_symlink()] == []
     assert stopped.pid is None
+    stopped.destroy()
+    assert not stopped.folder.exists()
+
+
+@pytest.mark.parametrize("content", [b"99999999", b"-1", b"0", BINARY, b"9" * 5000])
+def test_a_port_that_is_none_is_replaced(stopped: EmbeddedPostgres, content: bytes) -> None:
+    (stopped.folder / "port").write_bytes(content)
+    stopped.start()
+    assert the_row(stopped) == ["42"]
+    assert int((stopped.folder / "port").read_text()) == stopped.port
 
 
 def test_a_cluster_that_was_half_made_is_made_again(folder: Path, cluster: Path) -> None:

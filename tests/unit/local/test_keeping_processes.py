@@ -192,6 +192,25 @@ def test_a_locked_folder_is_refused_with_the_holders_number(tmp_path: Path) -> N
         pass
 
 
+@pytest.mark.parametrize("content", [b"garbage", b"\x00\xff\xfe", b"9" * 99, b"-1"])
+def test_a_damaged_lock_is_refused_while_somebody_holds_it_and_taken_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr("tally.local.lock.GUARDIAN_DONE_S", 0.1)
+    with FolderLock(tmp_path):
+        (tmp_path / "lock").write_bytes(content)
+        with pytest.raises(LocalError, match=rf"^Tally already runs from {tmp_path}: "), FolderLock(tmp_path):
+            pass
+    with FolderLock(tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_folder_where_the_lock_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(LocalError, match=r"lock cannot be opened \(Is a directory\): delete it"):
+        FolderLock(tmp_path)
+
+
 def test_a_lock_that_only_a_guardian_holds_is_waited_for(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
