@@ -53,8 +53,17 @@ class Program:
     """Whether it understands our TALLY_ variables, and so a port of its own and TLS."""
     gives: Mapping[str, str] = field(default_factory=dict)
     """What the others get besides, by its variable: `{"TALLY_SMTP_HOST": "{host}"}`; filled in as `address` is."""
+    remedy: str = ""
+    """What to do if its data is damaged, where it has a folder; `{folder}` is filled in."""
+    hopeless: str = ""
+    """What it says where waiting for it is in vain."""
     admin_offset: int = ADMIN_OFFSET
     """How far its admin port is above the other one; 0 where they are the same."""
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether it keeps data."""
+        return "{folder}" in self.command
 
     @property
     def variable(self) -> str:
@@ -80,6 +89,8 @@ NATS = Program(
     address="nats://{host}:{port}",
     settings=False,
     gives={"TALLY_STREAM_URL": "nats://{host}:{port}"},
+    remedy="If its data is damaged, delete {folder}: nothing is lost, for the services publish again what it had.",
+    hopeless="could not be recovered",
     admin_offset=4000,
 )
 """The broker; its monitoring page is on the admin port, 8222."""
@@ -96,6 +107,7 @@ MAIL = Program(
         "TALLY_SMTP_PORT": "{port}",
         "TALLY_MAIL_URL": "http://{host}:{admin_port}",
     },
+    remedy="If its data is damaged, delete {folder}: the mails that it shows are lost, and nothing else.",
     admin_offset=7000,
 )
 """The inbox that everybody's mail ends in; its page is on the admin port, 8025."""

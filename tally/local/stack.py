@@ -27,12 +27,13 @@ from typing import Self
 from tally.chassis.settings import ADMIN_OFFSET
 from tally.local.ask import not_ready
 from tally.local.child import BACKOFF_S, Child, OnEvent, OnLine, in_words
+from tally.local.cluster import AFRESH, make_folder
 from tally.local.failure import LocalError
 from tally.local.guardian import Guardian
 from tally.local.keys import token_variables
 from tally.local.lock import FolderLock
 from tally.local.postgres import EmbeddedPostgres
-from tally.local.processes import FREE_PORTS, free_port
+from tally.local.processes import FREE_PORTS, free_port, is_taken
 from tally.local.services import (
     SERVICES,
     Program,
@@ -51,6 +52,8 @@ MIGRATE_TIMEOUT_S = 120.0
 POLL_S = 0.05
 # Longer than a service's own shutdown_grace_s, so that it is the service that gives up first.
 STOP_TIMEOUT_S = 15.0
+
+DAMAGED = f"If the data is damaged, restore it from a backup, {AFRESH}."
 
 
 class Interrupted(Exception):
@@ -283,9 +286,12 @@ class LocalStack:
             guardian=self._guardian,
         )
         self._postgres.start()
-        for program in self.programs:
-            if own_database(program, self._environ):
-                self._postgres.create_database(program.name, program.name)
+        try:
+            for program in self.programs:
+                if own_database(program, self._environ):
+                    self._postgres.create_database(program.name, program.name)
+        except LocalError as error:
+            raise LocalError(f"{error}\n{DAMAGED}") from error
         self._postgres_keeper = threading.Thread(target=self._keep_postgres, name="keep-postgres", daemon=True)
         self._postgres_keeper.start()
 
@@ -315,12 +321,15 @@ class LocalStack:
             raise LocalError(
                 f"The {program.name} database did not migrate ({in_words(done.returncode)}); it said:\n"
                 + _indented(done.stdout.decode(errors="replace").splitlines())
+                + (f"\n{DAMAGED}" if own_database(program, self._environ) else "")
             )
 
     def _start_services(self, go_on: Callable[[], None], timeout_s: float) -> None:
         assert self._guardian is not None
         for program in sorted(self.programs, key=lambda program: program.stage):
             _keep_previous(self.log(program.name))
+            if program.has_folder:
+                make_folder(self._folder_of(program))
             child = self._children[program.name] = Child(
                 program.name,
                 filled(program.command, self.places[program.name], self._folder_of(program)),
@@ -358,19 +367,35 @@ class LocalStack:
                     raise LocalError(
                         f"The {name} service stopped while it was starting ({child.ended}); its last words:\n"
                         + _indented(child.last_lines())
+                        + f"\n{self._what_to_do(name)}"
                     )
                 reason = self._not_ready(name)
                 if reason is None:
                     del waiting[name]
                 else:
                     waiting[name] = reason
+                    if self._is_hopeless(name, reason):
+                        raise LocalError(f"The {name} service cannot get ready ({reason}). {self._what_to_do(name)}")
             if waiting and time.monotonic() > give_up:
                 name, reason = next(iter(waiting.items()))
                 raise LocalError(
-                    f"The {name} service was not ready within {timeout_s:g} s ({reason}); its log is {self.log(name)}."
+                    f"The {name} service was not ready within {timeout_s:g} s ({reason}). {self._what_to_do(name)}"
                 )
             if waiting:
                 time.sleep(POLL_S)
+
+    def _is_hopeless(self, name: str, reason: str) -> bool:
+        """Whether waiting is in vain: it says so, and still does when it has begun to serve. (Until then NATS calls
+        lost what it has not come to yet.)
+        """
+        if name == POSTGRES or not (words := self._program(name).hopeless) or words not in reason:
+            return False
+        here = self.places[name]
+        return is_taken(here.host, here.port) and words in (self._not_ready(name) or "")
+
+    def _what_to_do(self, name: str) -> str:
+        remedy = "" if name == POSTGRES else self._program(name).remedy
+        return f"Its log is {self.log(name)}. {remedy.format(folder=self.folder / name)}".rstrip()
 
     def _not_ready(self, name: str) -> str | None:
         """None when it is ready, else why not."""

@@ -1,7 +1,9 @@
 """The launcher with real processes and a real PostgreSQL; the services are stand-ins, through the same table."""
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nats
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tally.chassis.settings import ADMIN_OFFSET
+from tally.local import services
 from tally.local.ask import ask
 from tally.local.failure import LocalError
 from tally.local.keys import token_variables
@@ -286,6 +290,81 @@ def test_a_service_that_does_not_come_up_is_explained_and_nothing_is_left(
         stack.start(timeout_s=3)
     assert all(word in str(refused.value) for word in words)
     assert [process for process in psutil.Process().children(recursive=True) if process not in before] == []
+
+
+BROKEN = (services.NATS, STANDINS[0])
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Path]:
+    """The folder of a stack that has run, with a stream."""
+    with scratch_folder() as scratch:
+        with LocalStack(scratch / ".tally", programs=BROKEN, ports=free_ports(BROKEN), durable=False) as stack:
+            asyncio.run(_make_a_stream(stack.places["nats"].port))
+        yield scratch / ".tally"
+
+
+async def _make_a_stream(port: int) -> None:
+    client = await nats.connect(f"nats://127.0.0.1:{port}")
+    await client.jetstream().add_stream(name="KEPT", subjects=["kept"])
+    await client.close()
+
+
+def copied(kept: Path, folder: Path) -> None:
+    """With its owners: PostgreSQL's files are not root's."""
+    shutil.copytree(kept, folder)
+    for path in folder.rglob("*"):
+        owner = (kept / path.relative_to(folder)).stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def without_tables(folder: Path) -> None:
+    for file in (folder / "postgres" / "data").resolve().glob("base/*/*"):
+        file.unlink()
+
+
+def without_a_database(folder: Path) -> None:
+    newest = max((folder / "postgres" / "data").resolve().glob("base/*"), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+
+
+def unreadable_stream(folder: Path) -> None:
+    [file] = (folder / "nats").rglob("meta.inf")
+    file.write_text("garbage")
+
+
+def a_file_as_store(folder: Path) -> None:
+    shutil.rmtree(folder / "nats" / "jetstream")
+    (folder / "nats" / "jetstream").write_text("garbage")
+
+
+def a_file_as_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "nats")
+    (folder / "nats").write_text("garbage")
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause", "remedy"),
+    [
+        (without_tables, "PostgreSQL", "or start afresh with `make reset-data`"),
+        (without_a_database, "subdirectory", "or start afresh with `make reset-data`"),
+        (unreadable_stream, "could not be recovered", "/nats: nothing is lost"),
+        (a_file_as_store, "not a directory", "/nats: nothing is lost"),
+        (a_file_as_folder, "nats is a file, and a folder is needed there", "move it away"),
+    ],
+)
+def test_what_is_damaged_is_said_at_once_and_with_what_to_do(
+    kept: Path, folder: Path, damage: Callable[[Path], None], cause: str, remedy: str
+) -> None:
+    copied(kept, folder)
+    damage(folder)
+    stack = LocalStack(folder, programs=BROKEN, ports=free_ports(BROKEN), durable=False)
+    begun_s = time.monotonic()
+    with pytest.raises(LocalError) as refused:
+        stack.start()
+    assert cause in str(refused.value)
+    assert remedy in str(refused.value)
+    assert time.monotonic() - begun_s < 20
 
 
 def test_a_program_that_is_missing_is_named_with_how_to_get_it(folder: Path) -> None:
