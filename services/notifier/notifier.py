@@ -19,6 +19,7 @@ from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
+from tally.chassis.database_url import DatabaseUrl
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
 from tally.chassis.settings import SECRET
@@ -40,7 +41,7 @@ class NotifierSettings(StreamSettings, frozen=True, kw_only=True):
     """Settings of the notifier."""
 
     port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8050
-    database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
+    database_url: DatabaseUrl
     pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
     pool_max: Annotated[int, Meta(ge=4, le=1000, description="Database connections at most.")] = 10
     pool_wait_s: Annotated[

@@ -24,7 +24,8 @@ PREFIX: Final = "TALLY_"
 _PORT_MAX: Final = 65535
 ADMIN_OFFSET: Final = 1000
 
-# What `Meta(extra=…)` may say of a setting: show its value nowhere; it names a file that must be readable.
+# What `Meta(extra=…)` may say of a setting: show its value nowhere; it names a file that must be readable; and by
+# "check" a function that raises ValueError, half a sentence, for a value that makes no sense.
 SECRET: Final[dict[str, Any]] = {"secret": True}
 READABLE_FILE: Final[dict[str, Any]] = {"readable_file": True}
 
@@ -152,6 +153,15 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
     return cls(**values)
 
 
+def part(cls: type[Struct], names: Collection[str]) -> type[Struct]:
+    """These settings of `cls`, as far as it has them, and no others: for who needs no more."""
+    fields = [field for field in msgspec.structs.fields(cls) if field.name in names]
+    wanted: list[Any] = [
+        (field.name, field.type) if field.required else (field.name, field.type, field.default) for field in fields
+    ]
+    return msgspec.defstruct(f"PartOf{cls.__name__}", wanted, frozen=True, kw_only=True)
+
+
 def variable(field: str) -> str:
     """The environment variable that a field is read from."""
     return PREFIX + field.upper()
@@ -180,6 +190,9 @@ def _parse(text: str, hint: Any) -> Any:
         raise ValueError(f"must be {_expected(hint)}{got}") from error
     if _says(hint, "readable_file"):
         _check_readable(value)
+    for meta in _metas(hint):
+        if check := (meta.extra or {}).get("check"):
+            check(value)
     return value
 
 
@@ -273,6 +286,7 @@ __all__ = [
     "SettingsError",
     "describe",
     "load",
+    "part",
     "redacted",
     "variable",
 ]

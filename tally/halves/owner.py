@@ -22,10 +22,10 @@ from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.database import Database
+from tally.chassis.database_url import DatabaseUrl
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
 from tally.chassis.resource import Resource
-from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
 from tally.halves import observer
 from tally.halves import schema as half
@@ -61,7 +61,7 @@ REPLY_MAX_BYTES = 256 * 1024 * 1024
 class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
     """Settings of a service with a database, a half, and events to tell and to hear."""
 
-    database_url: Annotated[str, Meta(min_length=1, description="The service's own PostgreSQL.", extra=SECRET)]
+    database_url: DatabaseUrl
     pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
     pool_max: Annotated[int, Meta(ge=1, le=1000, description="Database connections at most.")] = 10
     pool_wait_s: Annotated[

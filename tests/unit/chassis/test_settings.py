@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import pytest
+from asyncpg import connect_utils
 from msgspec import Meta
 
+from tally.chassis.database_url import DatabaseUrl, addresses
 from tally.chassis.settings import (
     SECRET,
     ServiceSettings,
@@ -23,7 +26,7 @@ from tally.chassis.settings import (
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="The public port.")] = 8070
-    database_url: Annotated[str, Meta(min_length=1, description="Where the database is.", extra=SECRET)]
+    database_url: DatabaseUrl
     pool_max: Annotated[int, Meta(ge=1, le=100, description="Connections at most.")] = 10
     peer_url: Annotated[str, Meta(pattern="^https?://", description="The peer.")] | None = None
     eager: Annotated[bool, Meta(description="Do it at once.")] = False
@@ -86,7 +89,7 @@ def test_a_bad_value_is_named_with_what_was_expected(name: str, value: str, expe
 
 @pytest.mark.parametrize("environ", [{}, {"TALLY_DATABASE_URL": ""}])
 def test_what_must_be_set_and_is_not_is_named(environ: dict[str, str]) -> None:
-    assert sentences(environ) == ("TALLY_DATABASE_URL is not set; expected text.",)
+    assert sentences(environ) == ("TALLY_DATABASE_URL is not set; expected text matching ^postgres(ql)?://.",)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -182,6 +185,55 @@ def test_a_bad_secret_is_not_quoted() -> None:
         load(Token, {"TALLY_TOKEN": "hunter2"})
     assert "TALLY_TOKEN must be text" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nonsense", "must be text matching ^postgres(ql)?://"),
+        ("http://x/y", "must be text matching ^postgres(ql)?://"),
+        ("postgresql://u:hunter2@db:xx/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:hunter2@db:0/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:hunter2@db:99999/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:hunter2@one,two:xx/d", "has a port that is no number from 1 to 65535"),
+        ("postgresql://u:hunter2/@db/d", "(a special character of the password must be percent-encoded)"),
+        ("postgresql://u:hunter2@2@db/d", "(a special character of the password must be percent-encoded)"),
+        ("postgresql://u:hunter2@one,/d", "has a host that is none"),
+        ("postgresql://u:hunter2@[::1/d", "is no address"),
+        ("postgresql://u:hunter2@/d?host", "what follows its ? must be name=value"),
+        ("postgresql://u:hunter2@/d?host=a,b&port=1,2,3", "has 2 hosts and 3 ports"),
+        ("postgresql://u:hunter2@/d?host=a&port=xx", "has a port that is no number"),
+        ("postgresql://u:hunter2@db/d?sslmode=hunter2", "has an sslmode that is none of disable, allow"),
+    ],
+)
+def test_an_address_of_no_database_is_refused_by_name_and_not_quoted(url: str, expected: str) -> None:
+    [sentence] = sentences({"TALLY_DATABASE_URL": url})
+    assert sentence.startswith("TALLY_DATABASE_URL ")
+    assert expected in sentence
+    assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://u:p@db/d", ["db:5432"]),
+        ("postgres://u:p@db:5433/d?sslmode=require", ["db:5433"]),
+        ("postgresql://u:p%2F@[::1]:5433/d", ["[::1]:5433"]),
+        ("postgresql://u@one:1,two/d?target_session_attrs=read-write", ["one:1", "two:5432"]),
+        ("postgresql://u@/d?host=/run/postgresql", ["/run/postgresql"]),
+        ("postgresql://u@/d?host=/run/postgresql&port=5433", ["/run/postgresql"]),
+        ("postgresql://u@%2Frun%2Fpostgresql/d", ["/run/postgresql"]),
+        ("postgresql://u@/d?host=one,two&port=1,2", ["one:1", "two:2"]),
+        ("postgresql:///d", []),
+    ],
+)
+def test_servers_sockets_and_several_of_them_are_addresses_to_asyncpg_too(url: str, expected: list[str]) -> None:
+    assert load(Settings, {"TALLY_DATABASE_URL": url}).database_url == url
+    assert addresses(url) == expected
+    parse: Any = connect_utils._parse_connect_dsn_and_args
+    read, _ = parse(**{**dict.fromkeys(inspect.signature(parse).parameters), "dsn": url})
+    known = [str(Path(one).parent) if isinstance(one, str) else f"{one[0]}:{one[1]}" for one in read]
+    assert known == [one.replace("[", "").replace("]", "") for one in expected] or not expected
 
 
 def test_every_setting_of_the_base_is_described_in_a_sentence() -> None:
