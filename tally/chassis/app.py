@@ -30,6 +30,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
 
+import msgspec
 import structlog
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -41,13 +42,14 @@ from tally.chassis.health import Check, Health
 from tally.chassis.http import Route, starlette_routes
 from tally.chassis.listener import PortTaken, bound, certificate_ends_s, listening, url
 from tally.chassis.migrate import MigrationError, Source, migrate
-from tally.chassis.settings import ServiceSettings, SettingsError, load
+from tally.chassis.settings import ServiceSettings, SettingsError, load, part, variable
 from tally.chassis.shedding import shedding
 from tally.chassis.signals import Signals
 from tally.chassis.stack import STATUS_MAX, Stack
 
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
+_MIGRATES_BY: Final = ("database_url", "log_format", "log_level")
 
 _log = structlog.get_logger()
 
@@ -107,16 +109,24 @@ def main(
     if more or command not in ("serve", "migrate"):
         sys.exit(f"usage: python -m services.{name} [serve | migrate]")
     try:
+        if command == "migrate":
+            _migrate_and_exit(name, settings_type, migrations)
         settings = load(settings_type, os.environ)
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     logs.configure(name, format=settings.log_format, level=settings.log_level)
     _allow_connections()
-    if command == "migrate":
-        sys.exit(_run(_migrated(settings, migrations)))
     signals = Signals(name, environ=os.environ, process=True)
     sys.exit(_run(serve(build(settings, signals))))
+
+
+def _migrate_and_exit(name: str, settings_type: type[ServiceSettings], migrations: Sequence[Source]) -> NoReturn:
+    """Needs no port, no peer and no key: of the settings, only what it uses must be right."""
+    known = [variable(field.name) for field in msgspec.structs.fields(settings_type)]
+    settings: Any = load(part(settings_type, _MIGRATES_BY), os.environ, elsewhere=known)
+    logs.configure(name, format=settings.log_format, level=settings.log_level)
+    sys.exit(_run(_migrated(settings, migrations)))
 
 
 def _run(work: Any) -> int:

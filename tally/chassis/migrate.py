@@ -30,6 +30,7 @@ import asyncpg
 import structlog
 
 from tally.chassis.database import KEEPALIVES, Connection, Database, DatabaseFault, substituted
+from tally.chassis.database_url import addresses
 
 # Spells "tally" in a 64-bit key of `pg_advisory_lock`; the same for every service, each of which has its own database.
 LOCK_KEY: Final = 0x74616C6C79
@@ -142,15 +143,21 @@ def _numbered(label: str, name: str, sql: str) -> Migration:
 async def _connected(dsn: str, wait_s: float) -> Connection:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + wait_s
+    at = " or ".join(addresses(dsn)) or "its default address"
+    told = ""
     while True:
         try:
             settings = {"application_name": "tally-migrate", **KEEPALIVES}
             return await asyncpg.connect(dsn, timeout=_CONNECT_S, server_settings=settings)
         except (OSError, asyncpg.CannotConnectNowError) as error:
+            reason = str(error) or "no answer"
             if loop.time() >= give_up_at:
-                raise MigrationError(f"The database cannot be reached: {error or 'no answer'}.") from error
+                raise MigrationError(f"The database at {at} cannot be reached: {reason}.") from error
+            if reason != told:
+                told = reason
+                _log.warning("waiting for the database", at=at, reason=reason, patience_s=wait_s)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise MigrationError(f"The database refuses the connection: {error}.") from error
+            raise MigrationError(f"The database at {at} refuses the connection: {error}.") from error
         await asyncio.sleep(_CONNECT_PAUSE_S)
 
 

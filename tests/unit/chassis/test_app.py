@@ -825,6 +825,22 @@ async def test_migrate_serve_and_stop(start: Started, dsn: Callable[[], str]) ->
     assert [json.loads(line)["event"] for line in err.splitlines()] == ["stopping", "stopped"]
 
 
+async def test_migrate_asks_only_for_the_settings_that_it_uses(start: Started, dsn: Callable[[], str]) -> None:
+    unused = {"port": "eighty", "tls_cert_file": "/nowhere", "pool_max": "none"}
+    assert (await (await start("migrate", database_url=dsn(), **unused)).ended())[:2] == (
+        0,
+        "applied author/0001_author.sql\n",
+    )
+    assert (await (await start(database_url=dsn(), **unused)).ended())[0] == 2
+    code, _, err = await (await start("migrate", databse_url="x", log_level="loud")).ended()
+    assert code == 2
+    assert {line.split()[0] for line in err.splitlines()} == {
+        "TALLY_DATABASE_URL",
+        "TALLY_LOG_LEVEL",
+        "TALLY_DATABSE_URL",
+    }
+
+
 async def test_a_second_signal_ends_it_at_once(start: Started, dsn: Callable[[], str]) -> None:
     url = dsn()
     await (await start("migrate", database_url=url)).ended()

@@ -134,8 +134,17 @@ async def test_the_wait_for_another_migration_is_bounded(dsn: Callable[[], str])
 
 
 async def test_a_database_that_is_away_is_a_sentence() -> None:
-    with pytest.raises(MigrationError, match="The database cannot be reached"):
+    with pytest.raises(MigrationError, match=r"^The database at 127\.0\.0\.1:9 cannot be reached: .+\."):
         await migrate("postgresql://tally@127.0.0.1:9/own", [Source("author", [ONE])], connect_wait_s=0.0)
+
+
+async def test_a_database_that_is_away_is_waited_for_and_that_is_said_once() -> None:
+    with logs.capture() as said, pytest.raises(MigrationError):
+        await migrate("postgresql://tally:hunter2@127.0.0.1:9/own", [Source("author", [ONE])], connect_wait_s=1.2)
+    [waiting] = said
+    assert (waiting["event"], waiting["at"]) == ("waiting for the database", "127.0.0.1:9")
+    assert waiting["reason"]
+    assert "hunter2" not in str(waiting)
 
 
 async def test_a_wrong_password_is_a_sentence_without_it(dsn: Callable[[], str]) -> None:
