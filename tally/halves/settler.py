@@ -34,6 +34,8 @@ Reply = TypeVar("Reply")
 
 #: A round that takes longer than this is given up; the next one starts over.
 ROUND_DEADLINE_S = 10.0
+#: Operations in one line of the log.
+LOGGED_MAX = 50
 
 
 class Observer(Protocol):
@@ -152,13 +154,19 @@ class Settler:
             settled = _answered(await self._peers[Side.RIGHT].settle(settle, deadline), Side.RIGHT)
         if settled.applied and settled.confirmed:
             self._observer.settled(self._relationship.name, "confirmed", settled.confirmed)
-            log.info(
-                "confirmed",
-                relationship=self._relationship.name,
-                count=settled.confirmed,
-                ops=_shown(matched),
-            )
+            self._log_confirmed(matched, settled.confirmed)
         return Round(settled.settled, settled.confirmed, len(comparison.lone), more=until < asked)
+
+    def _log_confirmed(self, matched: Sequence[UUID], confirmed: int) -> None:
+        """SETTLE says how many were still live, and not which: where that is not all, nothing more is claimed."""
+        name = self._relationship.name
+        if confirmed == len(matched):
+            for ops in _lines(matched):
+                log.info("confirmed", relationship=name, count=len(ops), ops=ops)
+            return
+        log.info("confirmed", relationship=name, count=confirmed, of_matched=len(matched))
+        for ops in _lines(matched):
+            log.info("matched", relationship=name, count=len(ops), ops=ops)
 
     async def _check_order(self, left: wire.Closed, right: wire.Closed, deadline: Deadline) -> None:
         """The invariant of the marks. Another settler may have moved both since the right side closed: ask again."""
@@ -195,13 +203,9 @@ class Settler:
                 if dead and self._tell_voided is not None:
                     await self._tell_voided(side, dead)
                 self._observer.settled(self._relationship.name, "voided", len(dead))
-                log.warning(
-                    "voided lone halves",
-                    relationship=self._relationship.name,
-                    service=self._peers[side].service,
-                    count=len(dead),
-                    ops=_shown(dead),
-                )
+                name, service = self._relationship.name, self._peers[side].service
+                for ops in _lines(dead):
+                    log.warning("voided lone halves", relationship=name, service=service, count=len(ops), ops=ops)
         if not protocol.all_killed(comparison, here[Side.LEFT], here[Side.RIGHT], acks):
             raise _GaveUp("a lone half was not killed by the incarnation that listed it")
 
@@ -220,7 +224,8 @@ class Settler:
             acks = [wire.ProofItem(op, told.inc) for op in known]
             _answered(await self._peers[side].ack(acks, deadline), side)
             total += len(known)
-            log.info("forwarded cancels", to=self._peers[side.peer].service, count=len(known), ops=_shown(known))
+            for ops in _lines(known):
+                log.info("forwarded cancels", to=self._peers[side.peer].service, count=len(ops), ops=ops)
             if len(known) < len(proofs):
                 raise _GaveUp(f"the {side.peer.value} side refused a cancel of another incarnation")
 
@@ -259,6 +264,6 @@ def _batches(items: Sequence[wire.ProofItem]) -> list[Sequence[wire.ProofItem]]:
     return [items[i : i + wire.BATCH_MAX] for i in range(0, len(items), wire.BATCH_MAX)]
 
 
-def _shown(ops: Sequence[object]) -> list[str]:
-    """As many operations as a log line should hold."""
-    return [str(op) for op in ops[:50]]
+def _lines(ops: Sequence[UUID]) -> list[list[str]]:
+    """All operations, by as many as a log line should hold."""
+    return [[str(op) for op in ops[i : i + LOGGED_MAX]] for i in range(0, len(ops), LOGGED_MAX)]
