@@ -128,8 +128,11 @@ class ServiceSettings(Struct, frozen=True, kw_only=True):
 S = TypeVar("S", bound=Struct)
 
 
-def load(cls: type[S], environ: Mapping[str, str]) -> S:
-    """The settings that `environ` holds."""
+def load(cls: type[S], environ: Mapping[str, str], *, elsewhere: Collection[str] = ()) -> S:
+    """The settings that `environ` holds.
+
+    `elsewhere` names variables of others who share this environment: they are no misspellings.
+    """
     fields = {variable(field.name): field for field in msgspec.structs.fields(cls)}
     values: dict[str, Any] = {}
     sentences: list[str] = []
@@ -147,7 +150,7 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
             sentences.append(f"{name} {error}.")
     if issubclass(cls, ServiceSettings):
         sentences += cls.conflicts(values)
-    sentences += _misspellings(environ, fields.keys())
+    sentences += _misspellings(environ, fields.keys(), elsewhere)
     if sentences:
         raise SettingsError(sentences)
     return cls(**values)
@@ -204,10 +207,10 @@ def _check_readable(path: str) -> None:
         raise ValueError(f"names a file that cannot be read: {path} ({error.strerror})") from error
 
 
-def _misspellings(environ: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+def _misspellings(environ: Mapping[str, str], known: Collection[str], elsewhere: Collection[str]) -> Iterator[str]:
     bare = [name.removeprefix(PREFIX) for name in known]
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in known:
+        if not name.startswith(PREFIX) or name in known or name in elsewhere:
             continue
         if near := difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_MISSPELLING_CUTOFF):
             yield f"{name} is not a setting; did you mean {PREFIX}{near[0]}?"

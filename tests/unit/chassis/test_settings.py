@@ -165,6 +165,13 @@ def test_what_is_meant_for_somebody_else_is_ignored(other: str) -> None:
     load(Settings, GOOD | {other: "x"})
 
 
+def test_what_another_knows_is_no_misspelling() -> None:
+    environ = GOOD | {"TALLY_POOL_MAXI": "1"}
+    with pytest.raises(SettingsError, match="TALLY_POOL_MAX"):
+        load(Settings, environ)
+    load(Settings, environ, elsewhere={"TALLY_POOL_MAXI"})
+
+
 # --- secrets and documentation ------------------------------------------------------------------------------
 
 
