@@ -9,8 +9,11 @@ import pytest
 from tally.local.ask import Answer
 from tests.integration.statements.stage import DEADLINE_S, GRACE_S, Stage, at_once, until
 
-#: From the beginning of the creates to the pause: some are done then, some under way, some have not begun.
-PAUSE_AFTER_S = (0.0, 0.03)
+CREATES = 24
+#: The creates begin one after the other over this time.
+STAGGERED_S = 0.06
+#: How many have begun at the pause: of these some are done then, some under way, and the others are to come.
+BEGUN = (1, CREATES // 2)
 AGREE_WITHIN_S = 5.0
 
 
@@ -20,15 +23,29 @@ def _put_right(stage: Stage) -> Iterator[None]:
     stage.recovered()
 
 
-@pytest.mark.parametrize("after_s", PAUSE_AFTER_S)
-def test_a_create_during_a_pause_is_answered_in_time_and_truly(stage: Stage, after_s: float) -> None:
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_create_during_a_pause_is_answered_in_time_and_truly(stage: Stage, begun: int) -> None:
     event = stage.event()
-    authors = stage.authors(12)
-    pool, answers = at_once([partial(stage.create, event, author) for author in authors])
-    time.sleep(after_s)
+    authors = stage.authors(CREATES)
+    spans: dict[str, list[float]] = {}
+
+    def create(number: int, author: str) -> Answer:
+        time.sleep(number * STAGGERED_S / CREATES)
+        spans[author] = [time.monotonic()]
+        answer = stage.create(event, author)
+        spans[author].append(time.monotonic())
+        return answer
+
+    pool, answers = at_once([partial(create, number, author) for number, author in enumerate(authors)])
+    while len(spans) < begun:
+        time.sleep(0.001)
     with stage.paused("conference"):
-        told = [answer.result() for answer in answers]
+        paused_s = time.monotonic()
+        results = [answer.result()[0] for answer in answers]
     pool.shutdown()
+    told = [(answer, spans[author][1] - spans[author][0]) for author, answer in zip(authors, results, strict=True)]
+    assert any(answer.status != 201 for answer in results), "nobody felt the pause"
+    assert any(began_s < paused_s < ended_s for began_s, ended_s in spans.values()), "nothing was under way"
     for answer, took_s in told:
         assert took_s <= DEADLINE_S + GRACE_S, f"{took_s:.3f} s: {answer.says()}"
         assert answer.status in (201, 503, 504), answer.says()
@@ -56,6 +73,41 @@ def test_reposting_during_a_pause_is_not_called_a_conflict_and_harms_nothing(sta
     until(lambda: both_directions_agree(stage, event, [author]), "both directions agree", AGREE_WITHIN_S)
     stage.next_settlement()
     assert stage.shown(event, author) == ([operation], [operation])
+
+
+def test_a_second_create_of_a_pair_during_a_pause_says_that_nothing_was_recorded_of_it(stage: Stage) -> None:
+    event, author = stage.event(), stage.author()
+    with stage.paused("conference"):
+        pool, [first] = at_once([partial(stage.create, event, author)])
+        until(lambda: bool(stage.live(event, author)["author"]), "the first one's half at the author's", AGREE_WITHIN_S)
+        second = stage.create(event, author)
+        answer, _ = first.result()
+        pool.shutdown()
+    assert (second.status, second.body["code"]) == (503, "service-unavailable")
+    assert answer.status == 504, answer.says()
+    until(lambda: both_directions_agree(stage, event, [author]), "both directions agree", AGREE_WITHIN_S)
+    stage.next_settlement()
+    assert_true(stage, event, author, answer)
+
+
+def test_a_half_that_a_pause_left_alone_is_voided_by_the_settler_and_logged(stage: Stage) -> None:
+    event, author = stage.event(), stage.author()
+    stage.stack.pause("conference")
+    try:
+        answer = stage.create(event, author)
+        held = stage.live(event, author)
+    finally:
+        stage.stack.kill("conference")  # what is on its way to it is lost with it
+        stage.stack.start_service("conference")
+    assert answer.status == 504, answer.says()
+    operation = answer.body["operation"]
+    assert held == {"author": [operation], "conference": []}
+    stage.next_settlement()
+    assert stage.live(event, author) == {"author": [], "conference": []}
+    assert stage.ask("GET", answer.body["operation_url"]).body["state"] == "refused"
+    assert_true(stage, event, author, answer)
+    lines = stage.stack.log("conference").read_text().splitlines()
+    assert [line for line in lines if "voided lone halves" in line and operation in line]
 
 
 def both_directions_agree(stage: Stage, event: str, authors: Sequence[str]) -> bool:
