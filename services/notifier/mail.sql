@@ -1,6 +1,7 @@
 -- name: claim
--- Mails whose time has come, for this process alone until the claim ends; others that claim now get others. What is
--- not known yet of the author or the event is null.
+-- Mails whose time has come, for this process alone until the claim ends; others that claim now get others. `attempts`
+-- tells this claim from later ones. Those that were tried less come first: what always fails must not go before the rest.
+-- What is not known yet of the author or the event is null.
 WITH due AS (
     SELECT id FROM mail WHERE state = 'waiting' AND due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), claimed AS (
@@ -14,20 +15,26 @@ FROM claimed m
     LEFT JOIN author a ON a.id = m.author
     LEFT JOIN event e ON e.id = m.event
     LEFT JOIN conference c ON c.id = e.conference
-ORDER BY m.at, m.id;
+ORDER BY m.attempts, m.at, m.id;
 
 -- name: end
 -- A mail has come to an end: sent, failed or suppressed.
 UPDATE mail SET state = $2, reason = $3, sent_at = CASE WHEN $2 = 'sent' THEN now() END
 WHERE id = $1 AND state = 'waiting';
 
+-- name: keep
+-- A claim is prolonged, if it is still ours.
+UPDATE mail SET due_at = now() + make_interval(secs => $3) WHERE id = $1 AND attempts = $2 AND state = 'waiting';
+
 -- name: later
--- A mail is tried again after some seconds.
-UPDATE mail SET due_at = now() + make_interval(secs => $2), reason = $3 WHERE id = $1 AND state = 'waiting';
+-- A claimed mail is tried again after some seconds. Nothing happens if the claim is not ours any more.
+UPDATE mail SET due_at = now() + make_interval(secs => $3), reason = $4
+WHERE id = $1 AND attempts = $2 AND state = 'waiting';
 
 -- name: free
--- A claimed mail is let go: it was not tried.
-UPDATE mail SET due_at = now(), attempts = attempts - 1 WHERE id = $1 AND state = 'waiting';
+-- Claimed mails are let go: they were not tried. Nothing happens to those whose claim is not ours any more.
+UPDATE mail SET due_at = now(), attempts = mail.attempts - 1 FROM unnest($1::uuid[], $2::int[]) AS ours (id, attempts)
+WHERE mail.id = ours.id AND mail.attempts = ours.attempts AND state = 'waiting';
 
 -- name: retry
 -- What failed, or was suppressed for want of something, is tried again: one mail, or all that failed.

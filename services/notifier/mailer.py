@@ -1,14 +1,19 @@
 """Sends the mails that wait: settings, constructor, `run`, `run_once`. Any number of processes may.
 
-A mail is claimed for a while (`CLAIM_S`), sent, and marked; one whose process died is claimed again. What the server
-answers decides:
+A mail is claimed for a while (`CLAIM_S`), which is prolonged as long as its sending lasts, sent, and marked; one whose
+process died is claimed again. What the server answers decides:
 
-    accepted             sent
-    5xx                  failed: it says no, and will say no again. An operator may have it tried again.
-    4xx                  later, after a growing pause
-    no server, no answer later, all of them: they are let go, and the agent itself waits. Nothing is lost by an outage.
+    accepted   sent
+    5xx        failed: it says no, and will say no again. An operator may have it tried again.
+    4xx        later, after a growing pause
+    nothing    later, too, and the connection is given up: it was silent, hung up, or said that it closes (421). It may
+               have the mail. The next ones get a new connection; if that ends in the same way, the server is away.
+    no server  later, all of them: they are let go untried, and the agent itself waits. Nothing is lost by an outage.
 
-A mail that the server took, and of which we could not note that, is sent again, with the same Message-ID and date.
+A mail that the server took, and of which we could not note that, is sent again, with the same Message-ID and date. So
+that this stays rare, a server that was given a mail may take its time (RFC 5321, 4.5.3.2.6). Nobody else waits for it:
+`run_once` leaves that connection behind. A mail that holds connections for long is tried the more seldom, and in each
+batch after those that were tried less, so that some mails that never get an answer don't stop the others.
 
 Assumes nothing of the order in which authors, events and attendances are told: a mail whose author or event is not
 known yet waits for it, for `UNKNOWN_MAX_S` at most. An author without an address gets none: it is suppressed.
@@ -18,7 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from random import Random
@@ -26,8 +33,9 @@ from typing import Final, Literal
 
 import aiosmtplib
 import structlog
-from aiosmtplib import SMTP
-from aiosmtplib.errors import SMTPException, SMTPRecipientsRefused, SMTPResponseException
+from aiosmtplib import SMTP, SMTPResponse
+from aiosmtplib.errors import SMTPException, SMTPHeloError, SMTPRecipientsRefused, SMTPResponseException
+from aiosmtplib.typing import Default
 from msgspec import Struct
 
 from services.notifier.letters import Mail, letter
@@ -40,22 +48,32 @@ from tally.chassis.signals import Signals
 
 queries: Final = load_queries(files("services.notifier").joinpath("mail.sql"))
 
-#: How long a claimed mail is nobody else's; and until when in that time its sending may begin.
+#: How long a claimed mail is nobody else's; until when in that time its sending may begin; how often that prolongs it.
 CLAIM_S: Final = 60.0
 _BEGIN_S: Final = 25.0
+_KEEP_PERIOD_S: Final = 15.0
+#: How long connections that still send are waited for when nothing more is to be sent.
+_SLOW_S: Final = 1.0
 _BATCH_MAX: Final = 64
 #: How long a mail waits for its author or event to be told of.
 UNKNOWN_MAX_S: Final = 3600.0
 #: How long the name and address of a deleted author are kept.
 FORGET_AFTER: Final = timedelta(days=7)
 _FORGET_PERIOD_S: Final = 600.0
+#: How long an answer is waited for: to a command, and to a mail. Who was slow to take one gets it twice if asked again.
 _SMTP_TIMEOUT_S: Final = 15.0
+_DATA_TIMEOUT_S: Final = 600.0
+#: A server that vanished with its machine does not hang up; it is given up after these seconds and tries.
+_KEEPALIVES: Final = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 11_000}
 #: Between two looks, if nobody says that there is something.
 _POLL_S: Final = 1.0
 #: Doubled each time, with jitter: between tries of one mail, and between tries of a server that is away.
 _MAIL_BACKOFF_S: Final = (1.0, 300.0)
 _SERVER_BACKOFF_S: Final = (0.2, 10.0)
+#: The longest pause of a mail, in times that it held a connection: it may have a 25th of one in the long run.
+_PAUSE_PER_HELD: Final = 24.0
 _AGAIN: Final = 400
+_CLOSING: Final = 421
 _NEVER: Final = 500
 
 log = structlog.get_logger()
@@ -86,6 +104,12 @@ class _Refused(Exception):
         self.again = _AGAIN <= code < _NEVER
 
 
+class _NoAnswer(Exception):
+    """The server hung up, closes or is silent: it may have the mail. The connection is of no more use."""
+
+    again: Final = True
+
+
 class Mailer:
     """The agent."""
 
@@ -97,6 +121,8 @@ class Mailer:
         self._random = random
         self._wake = asyncio.Event()
         self._trouble = ""
+        #: One for each connection that sends, also those that `run_once` left behind: never more than `connections`.
+        self._lanes: set[asyncio.Task[None]] = set()
         self._forgot_s = clock.monotonic_s()
         signals.mails_total.initialise(kind=KINDS, outcome=["sent", "failed", "suppressed"])
         signals.mails_waiting().set(0)
@@ -109,37 +135,65 @@ class Mailer:
     async def run(self) -> None:
         """Sends for ever."""
         pause_s = _SERVER_BACKOFF_S[0]
-        while True:
-            try:
-                self._wake.clear()
-                sent = await self.run_once()
-                self._now("")
-                pause_s = _SERVER_BACKOFF_S[0]
-                if not sent:
-                    await self._rest()
-            except (ServerAway, DatabaseFault) as error:
-                self._now(str(error))
-                with contextlib.suppress(DatabaseFault):
-                    await self._measure()
-                await asyncio.sleep(pause_s * self._random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, _SERVER_BACKOFF_S[1])
+        try:
+            while True:
+                try:
+                    self._wake.clear()
+                    sent = await self.run_once()
+                    self._now("")
+                    pause_s = _SERVER_BACKOFF_S[0]
+                    if not sent:
+                        await self._rest()
+                except (ServerAway, DatabaseFault) as error:
+                    self._now(str(error))
+                    with contextlib.suppress(DatabaseFault):
+                        await self._measure()
+                    await asyncio.sleep(pause_s * self._random.uniform(0.5, 1.0))
+                    pause_s = min(2 * pause_s, _SERVER_BACKOFF_S[1])
+        finally:
+            lanes, self._lanes = self._lanes, set()
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
 
     async def run_once(self) -> int:
-        """Claim mails and deal with each: how many. Raises `ServerAway`; what was claimed is free again then."""
+        """Claim mails and deal with each: how many. Raises `ServerAway`; what was not begun is free again then.
+
+        A lane whose server takes long is left behind: it ends by itself, and the next call tells what it failed of.
+        """
+        if len(self._lanes) >= self._settings.connections:
+            await asyncio.wait(self._lanes, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+        self._reap()
+        room = self._settings.connections - len(self._lanes)
+        if not room:
+            return 0
+        until_s = self._clock.monotonic_s() + _BEGIN_S
         rows = await self._database.fetch(queries.claim, _BATCH_MAX, CLAIM_S)
         ready = [(row, mail) for row in rows if (mail := await self._ready(row)) is not None]
         if ready:
-            until_s = self._clock.monotonic_s() + _BEGIN_S
-            waiting = iter(ready)
-            lanes = range(min(self._settings.connections, len(ready)))
-            ends = await asyncio.gather(*(self._send_all(waiting, until_s) for _ in lanes), return_exceptions=True)
-            left = list(waiting)
-            failures = [end for end in ends if isinstance(end, BaseException)]
-            for row, _ in left:
-                await self._database.execute(queries.free, row["id"])
-            for failure in failures:
-                raise failure
+            await self._shared_out(deque(ready), room, until_s)
         return len(rows)
+
+    async def _shared_out(self, waiting: deque[tuple[Record, Mail]], room: int, until_s: float) -> None:
+        """Returns when no mail waits in hand any more, and no lane sends or those that do take long."""
+        lanes = {asyncio.create_task(self._send_all(waiting)) for _ in range(min(room, len(waiting)))}
+        self._lanes |= lanes
+        busy = lanes
+        while waiting and busy and self._clock.monotonic_s() < until_s:
+            _, busy = await asyncio.wait(busy, timeout=_SLOW_S, return_when=asyncio.FIRST_COMPLETED)
+        left = [row for row, _ in waiting]
+        waiting.clear()  # no lane begins another
+        await asyncio.wait(lanes, timeout=_SLOW_S)
+        await self._free(left)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Forget the lanes that have ended. Raises what one of them failed of."""
+        ended = {lane for lane in self._lanes if lane.done()}
+        self._lanes -= ended
+        failures = [failure for lane in ended if (failure := lane.exception()) is not None]
+        for failure in failures:
+            raise failure
 
     # --- one mail
 
@@ -162,24 +216,27 @@ class Mailer:
                 await self._end(row, "failed", f"it can't be written: {storable(str(error))}")
         return None
 
-    async def _send_all(self, waiting: Iterable[tuple[Record, Mail]], until_s: float) -> None:
-        """One connection's share. A mail in hand when the server goes away is let go."""
+    async def _send_all(self, waiting: deque[tuple[Record, Mail]]) -> None:
+        """One connection's share, and a new one if the server drops it. Raises `ServerAway` if it drops two running."""
         async with contextlib.AsyncExitStack() as stack:
             server: SMTP | None = None
-            for row, mail in waiting:
-                if self._clock.monotonic_s() > until_s:
-                    await self._database.execute(queries.free, row["id"])
-                    continue
-                try:
-                    server = server or await self._connected(stack)
-                    await self._send(server, row, mail)
-                except ServerAway:
-                    await self._database.execute(queries.free, row["id"])
-                    raise
+            silence: _NoAnswer | None = None
+            while waiting:
+                row, mail = waiting.popleft()
+                async with self._kept(row):
+                    if server is None or not server.is_connected:
+                        try:
+                            server = await self._connected(stack)
+                        except ServerAway:
+                            await self._free([row])
+                            raise
+                    before, silence = silence, await self._send(server, row, mail)
+                    if before and silence:
+                        raise ServerAway(str(silence)) from silence
 
     async def _connected(self, stack: contextlib.AsyncExitStack) -> SMTP:
         settings = self._settings
-        server = SMTP(
+        server = _Server(
             hostname=settings.host,
             port=settings.port,
             timeout=_SMTP_TIMEOUT_S,
@@ -190,25 +247,55 @@ class Mailer:
         )
         try:
             await server.connect()
+            _watch(server)
+            if server.is_ehlo_or_helo_needed:
+                try:
+                    await server.ehlo()
+                except SMTPHeloError:
+                    await server.helo()
         except (SMTPException, OSError, TimeoutError, ValueError) as error:
+            server.close()
             raise ServerAway(f"the mail server is away: {_said(error)}") from error
         stack.push_async_callback(_leave, server)
         return server
 
-    async def _send(self, server: SMTP, row: Record, mail: Mail) -> None:
+    async def _send(self, server: SMTP, row: Record, mail: Mail) -> _NoAnswer | None:
+        """What was heard instead of an answer, if there was none."""
         links = [cause] if (cause := context.linked(row["trace"])) is not None else []
+        began_s = self._clock.monotonic_s()
         with self._signals.span("mail", links=links, operation_id=row["operation"], kind=row["kind"]) as span:
             try:
                 await _handed_over(server, mail)
-            except _Refused as refused:
-                span.set(outcome="later" if refused.again else "failed")
-                if refused.again:
-                    await self._later(row, str(refused), self._pause_s(row["attempts"]))
+            except (_Refused, _NoAnswer) as error:
+                span.set(outcome="later" if error.again else "failed")
+                if error.again:
+                    held_s = self._clock.monotonic_s() - began_s
+                    await self._later(row, str(error), self._pause_s(row["attempts"], held_s))
                 else:
-                    await self._end(row, "failed", str(refused))
-            else:
-                span.set(outcome="sent")
-                await self._end(row, "sent", None)
+                    await self._end(row, "failed", str(error))
+                return error if isinstance(error, _NoAnswer) else None
+            span.set(outcome="sent")
+            await self._end(row, "sent", None)
+            return None
+
+    @contextlib.asynccontextmanager
+    async def _kept(self, row: Record) -> AsyncIterator[None]:
+        """The mail stays ours for the block, however long that takes."""
+        keeper = asyncio.create_task(self._keep(row))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+
+    async def _keep(self, row: Record) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_PERIOD_S)
+            with contextlib.suppress(DatabaseFault):
+                await self._database.execute(queries.keep, row["id"], row["attempts"], CLAIM_S)
+
+    async def _free(self, rows: list[Record]) -> None:
+        if rows:
+            await self._database.execute(queries.free, [row["id"] for row in rows], [row["attempts"] for row in rows])
 
     async def _end(self, row: Record, state: Literal["sent", "failed", "suppressed"], reason: str | None) -> None:
         if await self._database.execute(queries.end, row["id"], state, reason) == "UPDATE 1":
@@ -217,10 +304,10 @@ class Mailer:
             log.warning("a mail failed", operation=str(row["operation"]), kind=row["kind"], reason=reason)
 
     async def _later(self, row: Record, reason: str, pause_s: float) -> None:
-        await self._database.execute(queries.later, row["id"], pause_s, reason)
+        await self._database.execute(queries.later, row["id"], row["attempts"], pause_s, reason)
 
-    def _pause_s(self, attempts: int) -> float:
-        first_s, longest_s = _MAIL_BACKOFF_S
+    def _pause_s(self, attempts: int, held_s: float) -> float:
+        first_s, longest_s = max(_MAIL_BACKOFF_S[0], held_s), max(_MAIL_BACKOFF_S[1], _PAUSE_PER_HELD * held_s)
         return min(first_s * 2.0 ** min(attempts - 1, 16), longest_s) * self._random.uniform(0.5, 1.0)
 
     # --- between mails
@@ -256,23 +343,45 @@ class Mailer:
         return f"<Mailer to {self._settings.host}:{self._settings.port} {self._trouble or 'well'}>"
 
 
+class _Server(SMTP):
+    """Is patient from DATA on, where it may have the mail."""
+
+    async def data(
+        self, message: str | bytes, /, *, timeout: float | Literal[Default.token] | None = Default.token
+    ) -> SMTPResponse:
+        return await super().data(message, timeout=_DATA_TIMEOUT_S)
+
+
 async def _handed_over(server: SMTP, mail: Mail) -> None:
-    """Returns when the server has accepted it. Raises `_Refused` for a no, `ServerAway` for no answer."""
+    """Returns when the server has accepted it. Raises `_Refused` for a no, `_NoAnswer` for no answer."""
     try:
         await server.sendmail(mail.sender, [mail.recipient], mail.content)
     except SMTPRecipientsRefused as error:
         [refused, *_] = error.recipients
-        raise _Refused(refused.code, refused.message) from error
-    except aiosmtplib.SMTPServerDisconnected as error:
-        raise ServerAway(f"the mail server hung up: {_said(error)}") from error
+        raise _no(server, refused) from error
     except SMTPResponseException as error:
-        if error.code == 421:  # it closes the connection: that is about the server, not about the mail
-            raise ServerAway(f"the mail server is closing: {_said(error)}") from error
-        raise _Refused(error.code, error.message) from error
-    except aiosmtplib.SMTPNotSupported as error:
+        raise _no(server, error) from error
+    except (aiosmtplib.SMTPNotSupported, ValueError) as error:  # an address that can't be sent safely
         raise _Refused(_NEVER, str(error)) from error
     except (SMTPException, OSError, TimeoutError) as error:
-        raise ServerAway(f"the mail server is away: {_said(error)}") from error
+        server.close()
+        raise _NoAnswer(storable(f"the mail server hung up or is silent: {_said(error)}")) from error
+
+
+def _no(server: SMTP, error: SMTPResponseException) -> _Refused | _NoAnswer:
+    if error.code != _CLOSING:
+        return _Refused(error.code, error.message)
+    server.close()
+    return _NoAnswer(storable(f"the mail server is closing: {error.code} {error.message}"))
+
+
+def _watch(server: SMTP) -> None:
+    """Has the kernel ask whether the other side is still there while we wait; as far as this kernel can."""
+    connection: socket.socket = server.get_transport_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVES.items():
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 async def _leave(server: SMTP) -> None:

@@ -31,25 +31,42 @@ from tests.support.postgres import Databases
 PATIENCE_S = 20.0
 CLOCK = SystemClock()
 INC = UUID("00000000-0000-7000-8000-000000000000")
+HANG_UP = ""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class PostOffice:
-    """A mail server; `says` is its answer to each mail, None for the usual one."""
+    """A mail server; `says` is its answer to each mail, None for the usual one, and HANG_UP for none."""
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
         self.says: Callable[[EmailMessage], str | bytes | None] = lambda mail: None
+        #: Mails that it takes, but does not answer before the moment.
+        self.slow: Callable[[EmailMessage], bool] = lambda mail: False
+        self.moment = asyncio.Event()
+        #: Its answer to a client that says hello, None for the usual one.
+        self.greets: Callable[[], str | None] = lambda: None
         self._server: asyncio.Server | None = None
         self._protocols: list[SMTP] = []
         self.port = 0
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str | bytes:
         mail = message_from_bytes(envelope.original_content or b"", policy=policy.default)
-        if (answer := self.says(mail)) is not None:
+        answer = self.says(mail)
+        if answer == HANG_UP and server.transport is not None:
+            server.transport.abort()
+        if answer is not None:
             return answer
         self.mails.append(mail)
+        if self.slow(mail):
+            await self.moment.wait()
         return "250 2.0.0 Taken"
+
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return responses if (answer := self.greets()) is None else [answer]
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,13 +177,15 @@ def event_row(id: UUID, conference: UUID, title: str, starts_at: str | None = No
 
 @asynccontextmanager
 async def notifier(
-    url: str, address: str, post: PostOffice, *, signals: Signals | None = None
+    url: str, address: str, post: PostOffice, *, signals: Signals | None = None, connections: int = 2
 ) -> AsyncIterator[Notifier]:
     """A replica whose agents run only if the test lets them."""
     signals = signals or Signals("notifier")
     database = Database(address, "notifier")
     await database.start()
-    settings = SmtpSettings(host="127.0.0.1", port=post.port, sender="Tally <tally@example.net>", connections=2)
+    settings = SmtpSettings(
+        host="127.0.0.1", port=post.port, sender="Tally <tally@example.net>", connections=connections
+    )
     mailer = Mailer(database, settings, signals, CLOCK, Random())
     news = News(signals, CLOCK, horizon_s=3600.0, noted=mailer.wake)
     async with Stream(url, "notifier", signals) as stream:

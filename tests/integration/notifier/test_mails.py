@@ -98,7 +98,7 @@ async def test_a_mail_server_that_is_away_delays_mails_and_loses_none(
         await one.caught_up()
         with pytest.raises(ServerAway):
             await one.mailer.run_once()
-        assert {mail["state"] for mail in await one.mails()} == {"waiting"}
+        assert {(mail["state"], mail["attempts"]) for mail in await one.mails()} == {("waiting", 0)}
         await post.open()
         async with running(one.mailer.run):
             await one.quiet()
@@ -174,6 +174,17 @@ async def test_a_server_s_words_are_kept_in_whatever_encoding_they_come(
             return said == {("failed", "552 5.2.2 Bo?te pleine"), ("waiting", "451 4.3.0 R?essayez?"), ("sent", None)}
 
         await until(all_said)
+
+
+async def test_an_address_that_can_not_be_sent_safely_fails_its_mail_only(
+    broker: Broker, address: str, post: PostOffice
+) -> None:
+    async with notifier(broker.url, address, post) as one, working(one):
+        event = await one.event()
+        for email in ("a\x07da@example.org", "ada@example.org"):
+            await one.attend(await one.author(email=email), event)
+        await one.quiet()
+        assert sorted(mail["state"] for mail in await one.mails()) == ["failed", "sent"]
 
 
 async def test_several_replicas_share_the_mails(broker: Broker, address: str, post: PostOffice) -> None:
