@@ -18,6 +18,9 @@ DEADLINE_S, GRACE_S = 2.0, 0.5
 CONNECTIONS_MAX = 32
 """Of the gateway to one peer."""
 
+P99_FLOOR_S = 0.05
+"""Of a service's own requests: what is below it is this machine's noise, not the pause's doing."""
+
 MEMORY_GROWTH_MAX = 64 * 1024 * 1024
 
 
@@ -35,7 +38,7 @@ async def test_a_paused_service_makes_nobody_wait_past_the_deadline_and_fills_no
         return await deployment.ask("author", "GET", f"/author/{random.choice(authors)}")
 
     await at_once(CLIENTS, 3, create)
-    before = p99_s(await at_once(4, 40, own))
+    before = p99_s([answer for _ in range(20) for answer in await at_once(4, 10, own)])
     memory = gateway.memory_info().rss
     answers: list[Answer] = []
     owns: list[Answer] = []
@@ -66,13 +69,13 @@ async def test_a_paused_service_makes_nobody_wait_past_the_deadline_and_fills_no
     assert max(connections) <= CONNECTIONS_MAX
     assert gateway.memory_info().rss - memory <= MEMORY_GROWTH_MAX
     assert {answer.status for answer in owns} == {200}
-    assert p99_s(owns) <= 2 * before + 0.1
+    assert p99_s(owns) <= max(2 * before, P99_FLOOR_S)
     await deployment.healed()
     for author in authors:
         await deployment.agreed("author", author)
-    # What was told stays told: an unknown outcome is decided now.
+    # What was told stays told: an unknown outcome is decided now (of the oldest only that they are nothing any more).
     told = [await deployment.operation(answer.body["operation"]) for answer in answers if answer.status == 504]
-    assert set(told) <= {"done", "refused", "cancelled"}
+    assert set(told) <= {"done", "refused", "cancelled", "gone"}
     print(f"{len(answers)} creates, slowest {max(a.took_s for a in answers):.2f} s, {len(told)} unknown; author p99 "
           f"{before * 1000:.0f} -> {p99_s(owns) * 1000:.0f} ms, {max(connections)} connections")  # fmt: skip
 
