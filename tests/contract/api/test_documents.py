@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ import pytest
 from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
 from tally.local.keys import token_variables
-from tally.local.stack import LocalStack, free_ports
+from tally.local.stack import LocalStack
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    with LocalStack(tmp_path_factory.mktemp("api"), ports=free_ports(), durable=False) as running:
-        yield running
 
 
 @pytest.mark.timeout(300)
