@@ -149,7 +149,7 @@ def test_what_can_t_be_read_is_listed_retried_and_dropped_by_command(stage: Stag
     assert f"author-shadow {number:>15}  not an event" in typed("parked", "list", "author")
     assert "applied 0; 1 still wait" in typed("parked", "retry", "author", "author-shadow", number)
     assert f"dropped {number}" in typed("parked", "drop", "author", "author-shadow", number)
-    assert typed("parked", "list", "author") == ""
+    assert typed("parked", "list", "author") == "Nothing is parked.\n"
 
 
 # --- what the settler voids ---------------------------------------------------------------------------------
