@@ -26,7 +26,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib.resources import files
 from random import Random
 from typing import Final, Literal
@@ -42,7 +42,7 @@ from services.notifier.letters import Mail, letter
 from services.notifier.news import KINDS
 from services.notifier.news import queries as replica
 from tally.chassis import context
-from tally.chassis.clock import Clock
+from tally.chassis.clock import Clock, utc
 from tally.chassis.database import Database, DatabaseFault, Record, load_queries, storable
 from tally.chassis.signals import Signals
 
@@ -328,7 +328,7 @@ class Mailer:
         self._signals.mail_oldest_seconds().set(row["oldest_s"])
 
     async def _forget(self) -> None:
-        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        now = utc(self._clock.now_ms())
         await self._database.execute(replica.forget, now - FORGET_AFTER)
 
     def _now(self, trouble: str) -> None:

@@ -30,6 +30,7 @@ from tally.resilience.deadline import Deadline
 
 log = structlog.get_logger()
 
+Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 
 #: A round that takes longer than this is given up; the next one starts over.
@@ -196,7 +197,7 @@ class Settler:
                 for half in comparison.lone
                 if half.side is side and isinstance(half.op, UUID) and isinstance(half.inc, UUID)
             ]
-            for batch in _batches(proofs):
+            for batch in _parts(proofs, wire.BATCH_MAX):
                 told = _answered(await self._peers[side].kill(batch, deadline), side)
                 dead = [p.op for p, v in zip(batch, told.items, strict=True) if v.answer is Answer.DEAD]
                 acks += [(side, op, told.inc) for op in dead]
@@ -260,10 +261,10 @@ def _listing(closed: wire.Closed, until: int) -> protocol.Listing:
     return protocol.Listing(closed.inc, frozenset(op for op in closed.live if time_ms(op) <= until))
 
 
-def _batches(items: Sequence[wire.ProofItem]) -> list[Sequence[wire.ProofItem]]:
-    return [items[i : i + wire.BATCH_MAX] for i in range(0, len(items), wire.BATCH_MAX)]
+def _parts(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
+    return [items[i : i + most] for i in range(0, len(items), most)]
 
 
 def _lines(ops: Sequence[UUID]) -> list[list[str]]:
     """All operations, by as many as a log line should hold."""
-    return [[str(op) for op in ops[i : i + LOGGED_MAX]] for i in range(0, len(ops), LOGGED_MAX)]
+    return [[str(op) for op in part] for part in _parts(ops, LOGGED_MAX)]

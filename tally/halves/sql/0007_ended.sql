@@ -6,48 +6,21 @@ CREATE TABLE {name}_ended (
     why text NOT NULL
 );
 
--- As in 0002, but void rows of what was ended leave their reason behind.
-CREATE OR REPLACE FUNCTION {name}_close(
-    INOUT upto bigint, since bigint, max_ops int, keep_ms bigint,
-    OUT inc uuid, OUT peer_inc uuid, OUT closed bigint, OUT settled bigint, OUT restoring boolean, OUT live uuid[]
-) LANGUAGE plpgsql {plans} AS $$
-#variable_conflict use_column
-DECLARE
-    settled_op uuid;
+-- Whoever drops void halves (CLOSE does) leaves the reasons of those that lived behind.
+CREATE FUNCTION {name}_remember() RETURNS trigger LANGUAGE plpgsql {plans} AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock({lock});
-    UPDATE {name}_mark m SET closed = upto WHERE m.closed < upto AND NOT m.restoring;
-    SELECT m.inc, m.peer_inc, m.closed, m.settled, m.restoring INTO inc, peer_inc, closed, settled, restoring
-    FROM {name}_mark m;
-    IF restoring THEN RETURN; END IF;
-    settled_op := {name}_last_op(coalesce(since, settled));
-    SELECT array_agg(w.op) INTO live FROM (
-        SELECT h.op FROM {name}_half h
-        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st::text = 'L'
-        ORDER BY h.op LIMIT max_ops + 1
-    ) w;
-    IF cardinality(live) > max_ops THEN
-        -- At least the first millisecond is listed whole, or the window would never move.
-        upto := greatest({name}_time(live[max_ops + 1]) - 1, {name}_time(live[1]));
-        SELECT array_agg(h.op ORDER BY h.op) INTO live FROM {name}_half h
-        WHERE h.op > settled_op AND h.op <= {name}_last_op(upto) AND h.st::text = 'L';
-    END IF;
-    WITH dropped AS (
-        DELETE FROM {name}_half h WHERE h.ctid = ANY (ARRAY (
-            SELECT v.ctid FROM {name}_half v
-            WHERE v.st = 'V' AND v.op <= {name}_last_op(greatest(closed - keep_ms, 0))
-            LIMIT 10000
-        ))
-        RETURNING h.op, h.why
-    )
     INSERT INTO {name}_ended (op, why)
-    SELECT d.op, d.why FROM dropped d WHERE d.why IN ('cancelled', 'deleted') ORDER BY d.op
+    SELECT d.op, d.why FROM dropped d WHERE d.st = 'V' AND d.why IN ('cancelled', 'deleted') ORDER BY d.op
     ON CONFLICT DO NOTHING;
     DELETE FROM {name}_ended e WHERE e.op = ANY (ARRAY (
         SELECT o.op FROM {name}_ended o
-        WHERE o.op <= {name}_last_op(greatest(closed - {ended_keep_ms}, 0)) ORDER BY o.op LIMIT 10000
+        WHERE o.op <= (SELECT {name}_last_op(greatest(m.closed - {ended_keep_ms}, 0)) FROM {name}_mark m)
+        ORDER BY o.op LIMIT 10000
     ));
+    RETURN NULL;
 END $$;
+CREATE TRIGGER {name}_remember AFTER DELETE ON {name}_half
+    REFERENCING OLD TABLE AS dropped FOR EACH STATEMENT EXECUTE FUNCTION {name}_remember();
 
 -- As in 0002, and what was ended is void though its row is gone.
 CREATE OR REPLACE FUNCTION {name}_status(

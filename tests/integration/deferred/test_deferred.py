@@ -137,29 +137,14 @@ async def test_a_crash_after_the_creation_confirms_what_was_created(broker: Brok
         assert owners.live(author, event) == [attempt]
 
 
-async def test_what_was_cancelled_after_a_crash_is_not_created_again(broker: Broker) -> None:
-    owners = Owners()
-    author, event = owners.author(), owners.event()
-    async with (
-        gateway(broker.url, owners, ack_wait_s=2.0) as one,
-        gateway(broker.url, owners, ack_wait_s=2.0) as two,
-    ):
-        deferral = await one.defer(author, event)
-        with pytest.raises(_Crash):
-            await _dies_before(one, "tell", partition_of(author))
-        await two.canceller.cancel(author, event, two.deadline())
-        assert owners.live(author, event) == []
-        async with working(two):
-            assert await two.ended(deferral) == "confirmed"
-        assert owners.live(author, event) == []
-
-
-async def test_what_was_cancelled_long_ago_is_not_created_again(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_was_cancelled_after_a_crash_is_not_created_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, forgotten: bool
 ) -> None:
-    """The broker was away for longer than void rows are kept: no half is left, and the stream knows of none."""
-    monkeypatch.setattr(memory, "VOID_KEEP_MS", 0)
-    monkeypatch.setattr(status, "REMEMBERED_MS", 0)
+    """``forgotten``: the broker was away for longer than void rows are kept, and no half is left."""
+    if forgotten:
+        monkeypatch.setattr(memory, "VOID_KEEP_MS", 0)
+        monkeypatch.setattr(status, "REMEMBERED_MS", 0)
     owners = Owners()
     author, event = owners.author(), owners.event()
     async with (
@@ -170,8 +155,10 @@ async def test_what_was_cancelled_long_ago_is_not_created_again(
         with pytest.raises(_Crash):
             await _dies_before(one, "tell", partition_of(author))
         await two.canceller.cancel(author, event, two.deadline())
-        await owners.settled()
-        assert [store.rows for store in owners.stores.values()] == [{}, {}]
+        assert owners.live(author, event) == []
+        if forgotten:
+            await owners.settled()
+            assert [store.rows for store in owners.stores.values()] == [{}, {}]
         async with working(two):
             assert await two.ended(deferral) == "confirmed"
         assert owners.live(author, event) == []
