@@ -5,11 +5,13 @@ On both event loops: the services run on uvloop, and what a transport tells of i
 
 import asyncio
 import inspect
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import uvloop
@@ -196,6 +198,16 @@ async def test_who_takes_nothing_of_an_answer_is_hung_up_on(
         assert (await ask(trial.url, "/small", tls=client)).status == 200
 
 
+async def narrowly_connected(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """With a small buffer of the client's kernel: a large one tells only of megabytes that were taken."""
+    address = urlsplit(url)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    narrow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(narrow, (address.hostname, address.port))
+    return await asyncio.open_connection(sock=narrow)
+
+
 @on_both_loops
 async def test_who_takes_an_answer_slowly_gets_all_of_it(
     monkeypatch: pytest.MonkeyPatch, lost: asyncio.Semaphore
@@ -203,7 +215,7 @@ async def test_who_takes_an_answer_slowly_gets_all_of_it(
     async with up() as trial:
         monkeypatch.setattr(connection, "_ANSWER_S", 1.5)
         monkeypatch.setattr(connection, "_KEEP_ALIVE_S", 1.5)
-        reader, writer = await connected(trial.url)
+        reader, writer = await narrowly_connected(trial.url)
         writer.write(GET % b"/page")
         head = await reader.readuntil(b"\r\n\r\n")
         body = b""

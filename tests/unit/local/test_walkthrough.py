@@ -18,6 +18,7 @@ from tally.cli import main
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
 from tally.local.services import SERVICES, Place, Places, place
+from tally.local.stack import free_ports
 from tally.local.walkthrough import NEEDED, Demonstration, lines_to_paste
 
 
@@ -151,9 +152,7 @@ def test_without_a_stack_every_command_is_one_sentence() -> None:
 
 def test_status_says_who_is_ready(api: Api) -> None:
     names = [program.name for program in SERVICES]
-    environment = {
-        f"TALLY_LOCAL_{name.upper()}_{kind}PORT": str(free_port()) for name in names for kind in ("", "ADMIN_")
-    }
+    environment = {f"TALLY_LOCAL_{name.upper()}_PORT": str(port) for name, port in free_ports(SERVICES).items()}
     result = CliRunner(env=environment).invoke(main, ["status"])
     assert result.exit_code == 1
     assert [line.split()[0] for line in result.stdout.splitlines()] == names
