@@ -80,8 +80,11 @@ class Child:
 
     def start(self) -> None:
         """Start it; nothing happens if it runs, or is about to be started again."""
-        if self._thread is not None and self._thread.is_alive():
-            return
+        if self._thread is not None:
+            if self.ended and not self._comes_back:
+                self._thread.join(KILL_TIMEOUT_S)  # which still passes on its last words
+            if self._thread.is_alive():
+                return
         self._leave = threading.Event()
         self._spawn()
         self._thread = threading.Thread(target=self._keep, name=f"keep-{self.name}", daemon=True)
@@ -127,6 +130,10 @@ class Child:
 
     # The thread
 
+    @property
+    def _comes_back(self) -> bool:
+        return self.supervised and not self._leave.is_set()
+
     def _spawn(self) -> bool:
         """Whether it was started: not after it was asked to stop, which may happen at any moment."""
         with self._lock:
@@ -149,12 +156,12 @@ class Child:
         while running:
             began = time.monotonic()
             ended = in_words(self._follow())
-            if not self.supervised:
+            if not self._comes_back:
                 return
             failures = 0 if time.monotonic() - began > STEADY_S else failures
             delay_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
             failures += 1
-            running = not self._leave.is_set() and self._start_again(ended, delay_s)
+            running = self._start_again(ended, delay_s)
 
     def _follow(self) -> int:
         """Pass on what the process prints until it ends: its exit code."""

@@ -350,8 +350,10 @@ class LocalStack:
             except OSError as error:
                 raise LocalError(f"The {program.name} service cannot be started: {error}.") from error
         self._wait_ready(tuple(self._children), go_on, timeout_s)
-        for child in self._children.values():
-            child.supervised = self.supervise
+        if self.supervise:
+            for child in self._children.values():
+                child.start()  # again, if it died since it was ready
+                child.supervised = True
 
     def _folder_of(self, program: Program) -> Path:
         return self.folder / program.name

@@ -206,6 +206,34 @@ def test_data_and_port_survive_a_restart_and_a_stop_leaves_no_process(folder: Pa
         stack.stop()
 
 
+def test_one_that_died_after_it_was_ready_and_before_all_were_is_started_again(folder: Path) -> None:
+    stack = a_stack(folder)
+
+    def moments() -> Iterator[None]:
+        until(lambda: "gamma" in stack.running(), "all are running")
+        stack.pause("gamma")
+        until(lambda: stack.is_ready("alpha"), "alpha is ready")
+        yield
+        yield  # alpha is not waited for any more
+        stack.kill("alpha")
+        stack.resume("gamma")
+        while True:
+            yield
+
+    now = moments()
+
+    def interrupted() -> bool:
+        if "alpha" in stack.running():
+            next(now)
+        return False
+
+    stack.start(interrupted=interrupted)
+    try:
+        stack.wait_ready("alpha")
+    finally:
+        stack.stop()
+
+
 def test_without_supervision_the_dead_stay_dead(folder: Path) -> None:
     told = Told()
     with a_stack(folder, told, supervise=False) as stack:

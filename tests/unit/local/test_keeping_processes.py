@@ -20,6 +20,7 @@ from tally.local.lock import FolderLock
 from tally.local.processes import FREE_PORTS, alive, command_line, free_port, holder, is_taken
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+SLEEP_ALOUD = [sys.executable, "-c", "import time; print('a', flush=True); time.sleep(600)"]
 DEAF = [
     sys.executable,
     "-c",
@@ -44,7 +45,10 @@ def guardian() -> Iterator[Guardian]:
 class Kept:
     """A child, and what it said."""
 
-    def __init__(self, command: list[str], folder: Path, guardian: Guardian, *, supervised: bool = True) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, guardian: Guardian, *, supervised: bool = True, line_s: float = 0.0
+    ) -> None:
+        """`line_s`: how long it takes to pass a line on."""
         self.lines: list[bytes] = []
         self.events: list[str] = []
         self.child = Child(
@@ -54,10 +58,14 @@ class Kept:
             stage=1,
             log=folder / "one.log",
             guardian=guardian,
-            on_line=lambda name, line: self.lines.append(line),
+            on_line=lambda name, line: self._heard(line, line_s),
             on_event=lambda name, sentence: self.events.append(sentence),
         )
         self.child.supervised = supervised
+
+    def _heard(self, line: bytes, line_s: float) -> None:
+        self.lines.append(line)
+        time.sleep(line_s)
 
 
 # Child
@@ -109,6 +117,21 @@ def test_an_unsupervised_one_stays_dead_and_says_how_it_ended(tmp_path: Path, gu
     assert (kept.child.ended, kept.child.pid, kept.events) == ("exit code 7", None, [])
     assert kept.child.last_lines() == ["last words"]
     assert (tmp_path / "one.log").read_text() == "last words\n"
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_one_that_was_killed_starts_also_while_its_last_words_are_passed_on(
+    tmp_path: Path, guardian: Guardian, *, supervised: bool
+) -> None:
+    kept = Kept(SLEEP_ALOUD, tmp_path, guardian, supervised=supervised, line_s=0.5)
+    kept.child.start()
+    until(lambda: kept.lines, "its first line")
+    killed = kept.child.pid
+    kept.child.kill()
+    until(lambda: kept.child.ended, "its end")
+    kept.child.start()
+    assert kept.child.pid not in (None, killed)
+    kept.child.stop(5)
 
 
 def test_a_deaf_one_is_killed_after_the_grace(tmp_path: Path, guardian: Guardian) -> None:
