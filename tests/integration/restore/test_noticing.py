@@ -290,7 +290,12 @@ async def test_nothing_can_be_skipped_while_nothing_is_restored(scene: Scene) ->
 
 
 async def test_only_one_process_restores(scene: Scene) -> None:
-    one, other = scene.restorer(), scene.restorer()
-    await one.begin("a test")
-    results = await asyncio.gather(one.run_once(), other.run_once(), return_exceptions=True)
-    assert [str(result) for result in results if result] == ["waiting for another process, which restores it"]
+    restorer = scene.restorer()
+    await restorer.begin("a test")
+    another = await scene.database.session()
+    assert await another.fetchval(restorer._queries.lead)
+    for _ in range(2):
+        with pytest.raises(Exception, match="^waiting for another process, which restores it$"):
+            await restorer.run_once()
+    await another.close()
+    await made_whole(restorer)
