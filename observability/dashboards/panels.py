@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tally.chassis.signals import Metric, Signals
+from tally.chassis.metrics import Metric
+from tally.chassis.signals import Signals
 
 AnyMetric = Metric[Any]
 Kind = Literal["timeseries", "stat", "state-timeline", "table"]

@@ -38,7 +38,8 @@ from tally.chassis import context, problems
 from tally.chassis.auth import expires_s
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.exchange import Answer, Broken, Connections, NotConnected
-from tally.chassis.signals import Signals, exemplar
+from tally.chassis.metrics import exemplar
+from tally.chassis.signals import Signals
 from tally.resilience.deadline import HEADER as DEADLINE_HEADER
 from tally.resilience.deadline import Deadline
 

@@ -21,10 +21,11 @@ from tally.chassis import context, database, problems
 from tally.chassis.clock import Clock
 from tally.chassis.database import DatabaseFault
 from tally.chassis.http import BACKGROUND, HELD_BACK_S, LASTING, SAFE
+from tally.chassis.metrics import exemplar
 from tally.chassis.problems import Problem, problem_response
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.shedding import SHED
-from tally.chassis.signals import Signals, exemplar
+from tally.chassis.signals import Signals
 from tally.resilience.deadline import Deadline
 
 _log = structlog.get_logger()

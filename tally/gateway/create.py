@@ -15,7 +15,7 @@ from uuid import UUID
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.signals import Span
+from tally.chassis.spans import Span
 from tally.gateway import outcome
 from tally.gateway.evidence import gather
 from tally.gateway.observer import Observer

@@ -16,7 +16,9 @@ from msgspec import Struct
 
 from tally.chassis import context
 from tally.chassis.clock import Clock, utc
-from tally.chassis.signals import Signals, SpanBlock, exemplar
+from tally.chassis.metrics import exemplar
+from tally.chassis.signals import Signals
+from tally.chassis.spans import SpanBlock
 from tally.gateway.report import Reporter
 from tally.protocol.participant import Reason
 from tally.protocol.relationship import Relationship, Side

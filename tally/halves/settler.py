@@ -18,7 +18,7 @@ import structlog
 from tally.chassis import context
 from tally.chassis.clock import Clock
 from tally.chassis.context import Context
-from tally.chassis.signals import SpanBlock
+from tally.chassis.spans import SpanBlock
 from tally.halves.peer import Failed, Peer
 from tally.halves.store import LIST_MAX
 from tally.protocol import messages as wire

@@ -19,7 +19,8 @@ from services.notifier.notifier import notifier as build_notifier
 from tally.chassis import openapi
 from tally.chassis.problems import CODES
 from tally.chassis.settings import SettingDoc, describe
-from tally.chassis.signals import EVENTS, SPANS, Signals
+from tally.chassis.signals import Signals
+from tally.chassis.spans import EVENTS, SPANS
 
 Golden = Callable[[str, str], None]
 SETTINGS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from observability.dashboards import DASHBOARDS
-from tally.chassis.signals import EVENTS, SPANS, Signals
+from tally.chassis.signals import Signals
+from tally.chassis.spans import EVENTS, SPANS
 from tests.observability.conftest import Series
 from tests.observability.promql import selectors
 from tests.observability.rules import ROOT

@@ -16,7 +16,8 @@ import pytest
 from observability.dashboards import DASHBOARDS
 from observability.dashboards.panels import ANNOTATIONS
 from observability.waterfall import Span
-from tally.chassis.signals import SPANS, Signals
+from tally.chassis.signals import Signals
+from tally.chassis.spans import SPANS
 from tests.observability.conftest import Observed, Series
 from tests.observability.prometheus import asked
 from tests.observability.promql import Selector, filled, selectors

@@ -13,7 +13,7 @@ import pytest
 from observability.waterfall import Span
 from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
-from tally.chassis.signals import SPANS
+from tally.chassis.spans import SPANS
 from tally.local.ask import ask
 from tests.observability.trace import TRACE, refused_create
 

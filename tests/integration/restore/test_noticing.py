@@ -295,7 +295,7 @@ async def test_only_one_process_restores(scene: Scene) -> None:
     another = await scene.database.session()
     assert await another.fetchval(restorer._queries.lead)
     for _ in range(2):
-        with pytest.raises(Exception, match="^waiting for another process, which restores it$"):
+        with pytest.raises(Exception, match=r"^waiting for another process, which restores it$"):
             await restorer.run_once()
     await another.close()
     await made_whole(restorer)

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tally.chassis import context
-from tally.chassis.signals import SPANS, Metric, Signals, exemplar
+from tally.chassis.metrics import Metric, exemplar
+from tally.chassis.signals import Signals
+from tally.chassis.spans import SPANS
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
