@@ -35,11 +35,11 @@ import structlog
 from aiohttp import ClientResponse, ClientTimeout
 
 from tally.chassis import context, problems
-from tally.chassis.auth import expires_s
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.exchange import Answer, Broken, Connections, NotConnected
 from tally.chassis.metrics import exemplar
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import expires_s
 from tally.resilience.deadline import HEADER as DEADLINE_HEADER
 from tally.resilience.deadline import Deadline
 

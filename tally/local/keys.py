@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tally.chassis.auth import AuthError, check_key, make_key
+from tally.chassis.keys import AuthError, check_key, make_key
 from tally.local.failure import LocalError
 
 

@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 from uuid import UUID
 
-from tally.chassis.auth import AuthError, MintedTokens
 from tally.chassis.clock import SystemClock
+from tally.chassis.keys import AuthError
+from tally.chassis.tokens import MintedTokens
 from tally.local.ask import Answer, ask
 from tally.local.failure import LocalError
 from tally.local.keys import token_variables

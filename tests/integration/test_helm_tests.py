@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
+from tally.chassis.tokens import MintedTokens
 from tally.local.ask import ask
 from tally.local.keys import token_variables
 from tally.local.stack import LocalStack, free_ports

@@ -11,9 +11,9 @@ import jwt
 import pytest
 
 from observability.waterfall import Span
-from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
 from tally.chassis.spans import SPANS
+from tally.chassis.tokens import MintedTokens
 from tally.local.ask import ask
 from tests.observability.trace import TRACE, refused_create
 

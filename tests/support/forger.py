@@ -14,8 +14,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
+from tally.chassis.tokens import MintedTokens
 from tally.local.keys import token_variables
 
 ISSUER = "tally"

@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
+from tally.chassis.tokens import MintedTokens
 from tally.local.ask import Answer, ask
 from tally.local.keys import token_variables
 from tally.local.stack import LocalStack

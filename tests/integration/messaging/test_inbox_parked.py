@@ -14,8 +14,10 @@ import pytest_asyncio
 
 from tally.chassis.app import Service
 from tally.chassis.app import running as serving
-from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
+from tally.chassis.auth import Guard
 from tally.chassis.clock import SystemClock
+from tally.chassis.keys import Keys, make_key
+from tally.chassis.tokens import MintedTokens, Verifier
 from tally.messaging.event import encode
 from tally.messaging.parked import parked_routes
 from tests.integration.messaging.consumer import FIRST_LIFE, NAME, Consumer, Scene, event

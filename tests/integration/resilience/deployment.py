@@ -19,8 +19,8 @@ import aiohttp
 import asyncpg
 from prometheus_client.parser import text_string_to_metric_families
 
-from tally.chassis.auth import MintedTokens
 from tally.chassis.clock import SystemClock
+from tally.chassis.tokens import MintedTokens
 from tally.local.keys import token_variables
 from tally.local.operator import Operator
 from tally.local.stack import LocalStack

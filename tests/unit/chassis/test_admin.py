@@ -9,11 +9,13 @@ import pytest
 
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service, running
-from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
+from tally.chassis.auth import Guard
 from tally.chassis.calls import Calls
 from tally.chassis.client import NotSent, Reply
 from tally.chassis.clock import SystemClock
+from tally.chassis.keys import Keys, make_key
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import MintedTokens, Verifier
 from tests.unit.chassis.test_app import Answer, ask
 from tests.unit.chassis.test_calls import OK, Scripted, post
 from tests.unit.chassis.test_faults import Settings

@@ -19,27 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tally.chassis import context, logs
-from tally.chassis.auth import (
-    LEEWAY_S,
-    LIFETIME_S,
-    AuthError,
-    Caller,
-    Guard,
-    GuardedSettings,
-    Keys,
-    MintedTokens,
-    ProjectedTokens,
-    Refused,
-    Verifier,
-    guards,
-    identified,
-    make_key,
-    token_source,
-)
+from tally.chassis.auth import Guard, GuardedSettings, guards, identified, token_source
 from tally.chassis.http import Route
+from tally.chassis.keys import AuthError, Keys, make_key
 from tally.chassis.problems import Problem
 from tally.chassis.settings import SettingsError, load
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import LEEWAY_S, LIFETIME_S, Caller, MintedTokens, ProjectedTokens, Refused, Verifier
 
 NOW_S = 1_800_000_000
 

@@ -8,11 +8,12 @@ import aiohttp
 import pytest
 
 from tally.chassis.app import Service, running
-from tally.chassis.auth import LIFETIME_S, MintedTokens, expires_s, make_key
 from tally.chassis.client import Client
 from tally.chassis.clock import SystemClock
+from tally.chassis.keys import make_key
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import LIFETIME_S, MintedTokens, expires_s
 from tests.integration.statements.test_tls import self_signed
 
 HOUR_S = 3600

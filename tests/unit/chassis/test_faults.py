@@ -14,13 +14,15 @@ from starlette.responses import Response
 
 from tally.chassis import logs
 from tally.chassis.app import Service, running
-from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
+from tally.chassis.auth import Guard
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import PoolExhausted
 from tally.chassis.faults import Fault, Faults, FaultSet, Kind
 from tally.chassis.http import Route, json_response
+from tally.chassis.keys import Keys, make_key
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import MintedTokens, Verifier
 from tests.unit.chassis.test_app import Answer, answered, ask, connected
 from tests.unit.chassis.test_auth import OwnClock
 

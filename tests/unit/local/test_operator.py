@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 
 from tally.chassis.admin import breaker_routes
 from tally.chassis.app import Service, running
-from tally.chassis.auth import Guard, Keys, MintedTokens, Verifier, make_key
+from tally.chassis.auth import Guard
 from tally.chassis.calls import Calls
 from tally.chassis.clock import SystemClock
+from tally.chassis.keys import Keys, make_key
 from tally.chassis.signals import Signals
+from tally.chassis.tokens import MintedTokens, Verifier
 from tally.cli import main
 from tally.local.failure import LocalError
 from tally.local.operator import TOKEN, Operator
