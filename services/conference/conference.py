@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tally.chassis.body import VISIBLE
-from tally.chassis.database import load_queries
+from tally.chassis.queries import load_queries
 from tally.chassis.resource import Resource, Violation
 
 Acronym = Annotated[str, Meta(min_length=1, max_length=50, pattern=VISIBLE, description="Such as SWAT.")]

@@ -10,8 +10,8 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tally.chassis.body import VISIBLE
-from tally.chassis.database import load_queries
 from tally.chassis.http import QueryParameter
+from tally.chassis.queries import load_queries
 from tally.chassis.resource import Resource, Violation
 
 _INT_MAX = 2**31 - 1

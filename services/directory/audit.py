@@ -17,7 +17,8 @@ from msgspec import Struct
 from services.directory import chain
 from services.directory.chain import Broken, Entry
 from services.directory.states import rows_of
-from tally.chassis.database import Connection, Database, Record, load_queries
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.queries import load_queries
 from tally.messaging.event import PREFIX, Event
 from tally.messaging.inbox import Delivered
 

@@ -10,7 +10,8 @@ import structlog
 
 from services.directory import log
 from tally.chassis.clock import Clock
-from tally.chassis.database import Database, DatabaseFault
+from tally.chassis.database import Database
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.signals import Signals
 
 _PERIOD_S: Final = 2.0

@@ -17,7 +17,8 @@ import structlog
 from starlette.responses import StreamingResponse
 
 from services.directory import log
-from tally.chassis.database import Database, DatabaseFault, Record
+from tally.chassis.database import Database, Record
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.problems import Problem
 
 LISTENERS_MAX: Final = 256

@@ -15,8 +15,9 @@ from uuid import UUID
 
 from starlette.requests import Request
 
-from tally.chassis.database import Database, Record, load_queries
+from tally.chassis.database import Database, Record
 from tally.chassis.http import QueryParameter, after, cursor, limit, query_value
+from tally.chassis.queries import load_queries
 
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)

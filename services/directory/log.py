@@ -14,7 +14,8 @@ from uuid import UUID
 from msgspec import Struct
 
 from services.directory.states import Row, requested_at, rows_of
-from tally.chassis.database import Connection, Database, Record, load_queries
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.queries import load_queries
 from tally.messaging.inbox import Delivered
 
 queries: Final = load_queries(files("services.directory").joinpath("log.sql"))

@@ -14,7 +14,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from tally.chassis.clock import utc
-from tally.chassis.database import Connection, Queries, load_queries
+from tally.chassis.database import Connection
+from tally.chassis.queries import Queries, load_queries
 from tally.messaging.digest import Table
 from tally.messaging.event import PREFIX, Event, newest
 from tally.messaging.inbox import Delivered

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from services.directory.listing import Page
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import Database, Record, load_queries
+from tally.chassis.database import Database, Record
 from tally.chassis.http import (
     AFTER,
     HELD_BACK_S,
@@ -35,6 +35,7 @@ from tally.chassis.http import (
     preferences,
     query_value,
 )
+from tally.chassis.queries import load_queries
 from tally.messaging.projection import Freshness, until
 
 queries: Final = load_queries(files("services.directory").joinpath("reading.sql"))

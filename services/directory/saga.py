@@ -15,7 +15,8 @@ from uuid import UUID
 
 from services.directory import log
 from services.directory.states import Row
-from tally.chassis.database import Connection, load_queries
+from tally.chassis.database import Connection
+from tally.chassis.queries import load_queries
 from tally.messaging.event import Event
 from tally.messaging.inbox import Delivered
 

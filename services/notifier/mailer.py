@@ -43,7 +43,9 @@ from services.notifier.news import KINDS
 from services.notifier.news import queries as replica
 from tally.chassis import context
 from tally.chassis.clock import Clock, utc
-from tally.chassis.database import Database, DatabaseFault, Record, load_queries, storable
+from tally.chassis.database import Database, Record, storable
+from tally.chassis.database_faults import DatabaseFault
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 
 queries: Final = load_queries(files("services.notifier").joinpath("mail.sql"))

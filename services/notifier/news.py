@@ -14,7 +14,8 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from tally.chassis.clock import Clock, utc
-from tally.chassis.database import Connection, load_queries
+from tally.chassis.database import Connection
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 from tally.messaging.event import PREFIX, Event
 from tally.messaging.inbox import Delivered

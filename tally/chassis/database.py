@@ -1,4 +1,4 @@
-"""The service's own PostgreSQL: its connections, what may go wrong with them, and the SQL it runs by name.
+"""The service's own PostgreSQL: its connections.
 
     rows = await database.fetch(queries.list_authors, limit)     one statement, autocommit, one round trip
 
@@ -7,8 +7,7 @@
         await tx.fetch(queries.record, *columns)
 
 Each call is bounded by the deadline of the current request, waits a bounded time for a connection, and either
-answers, raises what the statement did wrong (asyncpg's errors), or raises a `DatabaseFault`. A fault says
-whether anything can have been done: `nothing_done` is proof; without it the outcome is unknown.
+answers, raises what the statement did wrong (asyncpg's errors), or raises a `DatabaseFault` (`database_faults.py`).
 
 **The connections are kept here, not in asyncpg's pool.** That one resets each connection with a query (a quarter
 of PostgreSQL's CPU), makes a task per release (80 µs of ours), and lets the caller of a timed-out statement wait until
@@ -26,10 +25,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from importlib.resources.abc import Traversable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -38,7 +34,15 @@ import structlog
 
 from tally.chassis import context
 from tally.chassis.clock import Clock, SystemClock
-from tally.chassis.problems import Problem
+from tally.chassis.database_faults import (
+    DatabaseFault,
+    DatabaseTimeout,
+    DatabaseUnavailable,
+    PoolExhausted,
+    fault_of,
+    means_unreachable,
+    reason_of,
+)
 from tally.chassis.signals import Signals
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -63,46 +67,6 @@ _ROLLBACK_S: Final = 0.25
 _BACKOFF_S: Final = (0.1, 2.0)
 
 _log = structlog.get_logger()
-
-
-class DatabaseFault(Exception):
-    """The database could not do it. `nothing_done`: it surely did none of it; otherwise that is unknown."""
-
-    def __init__(self, reason: str, *, nothing_done: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.nothing_done = nothing_done
-
-
-class PoolExhausted(DatabaseFault):
-    """No connection became free in time."""
-
-
-class DatabaseUnavailable(DatabaseFault):
-    """PostgreSQL is away, refuses, or hung up."""
-
-
-class DatabaseTimeout(DatabaseFault, TimeoutError):
-    """The deadline passed, or PostgreSQL's own statement timeout did."""
-
-
-class Contended(DatabaseFault):
-    """It lost against others: a lock timeout, a deadlock, a serialization failure. Trying again may help."""
-
-
-def problem(fault: DatabaseFault, *, reading: bool) -> Problem:
-    """What a caller is told. `reading`: the request only reads, so there is no outcome to be unknown."""
-    if not (fault.nothing_done or reading):
-        return Problem("outcome-unknown", "The database did not say whether it was done.")
-    match fault:
-        case PoolExhausted():
-            return Problem("overloaded", "All database connections are busy.")
-        case DatabaseTimeout():
-            return Problem("deadline-exceeded", "The database did not answer in time.")
-        case Contended():
-            return Problem("contended", "Others are changing the same rows.")
-        case _:
-            return Problem("service-unavailable", "The service's database is not available.")
 
 
 class DatabaseSettings(Protocol):
@@ -222,7 +186,7 @@ class Database:
             result = await method(connection, query, *args, timeout=self._left_s())
         except BaseException as error:
             self._give_after(connection, error)
-            if (fault := _fault(error, connection, nothing_done=False)) is not None:
+            if (fault := fault_of(error, connection, nothing_done=False)) is not None:
                 raise fault from error
             raise
         self._give(connection)
@@ -239,7 +203,7 @@ class Database:
                 yield connection
         except BaseException as error:
             self._give_after(connection, error)
-            if (fault := _fault(error, connection, nothing_done=False)) is not None:
+            if (fault := fault_of(error, connection, nothing_done=False)) is not None:
                 raise fault from error
             raise
         self._give(connection)
@@ -266,7 +230,7 @@ class Database:
             if rollback is not None and not isinstance(error, asyncio.CancelledError | TimeoutError):
                 # What the block locked is free when the caller goes on; unless PostgreSQL just stopped answering.
                 await asyncio.wait({rollback}, timeout=_ROLLBACK_S)
-            if (fault := _fault(error, connection, nothing_done=not committing)) is not None:
+            if (fault := fault_of(error, connection, nothing_done=not committing)) is not None:
                 raise fault from error
             raise
         self._give(connection)
@@ -278,8 +242,8 @@ class Database:
             async with asyncio.timeout(self._connect_timeout_s):
                 return await self._connected()
         except Exception as error:
-            if _means_unreachable(error):
-                raise DatabaseUnavailable(_reason(error), nothing_done=True) from error
+            if means_unreachable(error):
+                raise DatabaseUnavailable(reason_of(error), nothing_done=True) from error
             raise
 
     # --- the connections ---------------------------------------------------------------------------------------
@@ -405,9 +369,9 @@ class Database:
                 connection = await self._connected()
         except BaseException as error:
             self._pass_on(None)
-            if _means_unreachable(error):
-                self._now(_reason(error))
-                raise DatabaseUnavailable(_reason(error), nothing_done=True) from error
+            if means_unreachable(error):
+                self._now(reason_of(error))
+                raise DatabaseUnavailable(reason_of(error), nothing_done=True) from error
             raise
         self._now("")
         return connection
@@ -492,140 +456,3 @@ def storable(said: str) -> str:
 
 
 _SAID_MAX: Final = 1000
-
-
-# --- what went wrong -----------------------------------------------------------------------------------------------
-
-# By class of SQLSTATE, or by the whole of it. PostgreSQL has answered, so the statement was rolled back.
-_LOST_AGAINST_OTHERS: Final = (
-    asyncpg.LockNotAvailableError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    # A migration changed what a prepared statement returns; the next try prepares it anew.
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.exceptions.OutdatedSchemaCacheError,
-)
-_CANNOT_NOW: Final = (
-    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
-    asyncpg.ReadOnlySQLTransactionError,  # a standby: the primary is elsewhere
-    asyncpg.CannotConnectNowError,
-    asyncpg.exceptions.PostgresIOError,
-)
-# PostgreSQL, or the network, went away in the middle: the statement may have been carried out.
-_HUNG_UP: Final = (
-    OSError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-)
-
-
-def _fault(error: BaseException, connection: Connection, *, nothing_done: bool) -> DatabaseFault | None:
-    """The fault that `error` means; None if it is the statement's own (a violated constraint, a bug)."""
-    if isinstance(error, DatabaseFault):
-        return None
-    if isinstance(error, asyncpg.QueryCanceledError):
-        return DatabaseTimeout("PostgreSQL's statement timeout", nothing_done=True)
-    if isinstance(error, TimeoutError):
-        return DatabaseTimeout("no answer before the deadline", nothing_done=nothing_done)
-    if isinstance(error, _LOST_AGAINST_OTHERS):
-        return Contended(_reason(error), nothing_done=True)
-    if isinstance(error, _CANNOT_NOW):
-        return DatabaseUnavailable(_reason(error), nothing_done=True)
-    if isinstance(error, _HUNG_UP) or (isinstance(error, asyncpg.InterfaceError) and connection.is_closed()):
-        return DatabaseUnavailable(_reason(error), nothing_done=nothing_done)
-    return None
-
-
-def _means_unreachable(error: BaseException) -> bool:
-    """Of what may happen while connecting: all but an address that makes no sense, and being cancelled."""
-    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return False
-    return isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
-
-
-# --- named SQL -----------------------------------------------------------------------------------------------------
-
-_HEADER: Final = re.compile(r"^--[ \t]*name:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-
-
-class Queries:
-    """The queries of a folder or file, as attributes: `queries.record` is the SQL text."""
-
-    def __init__(self, source: str, texts: Mapping[str, str]) -> None:
-        self._source = source
-        self._texts = dict(texts)
-
-    def __getattr__(self, name: str) -> str:
-        try:
-            return self._texts[name]
-        except KeyError:
-            known = ", ".join(sorted(self._texts))
-            raise AttributeError(f"there is no query {name!r} in {self._source}, only {known}") from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __repr__(self) -> str:
-        return f"<Queries {self._source}: {', '.join(self._texts)}>"
-
-
-def load_queries(source: Path | Traversable, **substitutions: str) -> Queries:
-    """Reads the `.sql` file, or all of the folder, that `source` is (a path, or `importlib.resources.files(…)`).
-
-        -- name: live_halves
-        -- The live halves of some epochs, in the order of their operations.
-        SELECT … FROM {{relationship}}_half WHERE …;
-
-    Each query has a name and a sentence. `{{x}}` is replaced by the substitution `x`: text of the developer's, as a
-    table's name; a value always goes in as a parameter. The name stays in the SQL as a comment, for
-    pg_stat_statements and the server's log.
-    """
-    files = (
-        sorted((f for f in source.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
-        if source.is_dir()
-        else [source]
-    )
-    texts: dict[str, str] = {}
-    for file in files:
-        for name, text in _blocks(file.name, file.read_text(encoding="utf-8")):
-            if name in texts:
-                raise ValueError(f"{file.name}: there is another query named {name!r}")
-            texts[name] = f"/* {name} */ " + substituted(text, f"{file.name}: {name}", substitutions)
-    return Queries(source.name, texts)
-
-
-def substituted(text: str, place: str, substitutions: Mapping[str, str]) -> str:
-    """`text` with every `{{x}}` replaced; ValueError names `place` where there is no substitution for one."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in substitutions:
-            raise ValueError(f"{place}: nothing was given for {{{{{match[1]}}}}}")
-        return substitutions[match[1]]
-
-    return _PLACEHOLDER.sub(value, text)
-
-
-def _blocks(file: str, text: str) -> Iterator[tuple[str, str]]:
-    """Name and SQL of each block, without its sentence and the final semicolon."""
-    before, *parts = _HEADER.split(text)
-    if any(line.strip() and not line.startswith("--") for line in before.splitlines()):
-        raise ValueError(f"{file}: there is SQL before the first `-- name:`")
-    for name, block in zip(parts[::2], parts[1::2], strict=True):
-        if not name.isidentifier():
-            raise ValueError(f"{file}: {name!r} cannot be the name of a query")
-        lines = block.strip().splitlines()
-        if not lines or not lines[0].startswith("--"):
-            raise ValueError(f"{file}: {name} has no sentence that says what it is for")
-        while lines and lines[0].startswith("--"):
-            del lines[0]
-        if not (sql := "\n".join(lines).strip().rstrip(";").rstrip()):
-            raise ValueError(f"{file}: {name} has no SQL")
-        yield name, sql

@@ -37,7 +37,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tally.chassis.auth import Guard, GuardedSettings
 from tally.chassis.body import json_body
 from tally.chassis.clock import Clock
-from tally.chassis.database import Database, DatabaseFault
+from tally.chassis.database import Database
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.http import Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.signals import Signals

@@ -26,9 +26,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tally.chassis import database
+from tally.chassis import database_faults
 from tally.chassis.body import NO_NUL, flaw, phrase
-from tally.chassis.database import DatabaseFault
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.problems import Problem, problem_response, unexpected_response
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -154,7 +154,7 @@ class Endpoint:
         except Problem as problem:
             return problem_response(problem, request)
         except DatabaseFault as fault:
-            return problem_response(database.problem(fault, reading=request.method in SAFE), request)
+            return problem_response(database_faults.problem(fault, reading=request.method in SAFE), request)
         except ClientDisconnect:
             return problem_response(Problem("bad-request", "The client left before its body had come."), request)
         except Exception as error:

@@ -21,9 +21,10 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
 
-from tally.chassis.database import Connection, load_queries
+from tally.chassis.database import Connection
 from tally.chassis.http import HeaderParameter
 from tally.chassis.problems import Problem
+from tally.chassis.queries import load_queries
 
 KEY: Final = HeaderParameter(
     "Idempotency-Key",

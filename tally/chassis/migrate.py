@@ -29,8 +29,10 @@ from typing import Final
 import asyncpg
 import structlog
 
-from tally.chassis.database import KEEPALIVES, Connection, Database, DatabaseFault, substituted
+from tally.chassis.database import KEEPALIVES, Connection, Database
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.database_url import addresses
+from tally.chassis.queries import substituted
 
 # Spells "tally" in a 64-bit key of `pg_advisory_lock`; the same for every service, each of which has its own database.
 LOCK_KEY: Final = 0x74616C6C79

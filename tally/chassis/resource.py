@@ -45,7 +45,8 @@ from uuid_utils.compat import uuid7
 
 from tally.chassis import context, idempotency
 from tally.chassis.body import json_body
-from tally.chassis.database import Connection, Contended, Database, Queries, Record
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.database_faults import Contended
 from tally.chassis.http import (
     AFTER,
     LIMIT,
@@ -60,6 +61,7 @@ from tally.chassis.http import (
     query_value,
 )
 from tally.chassis.problems import Code, Problem, declare
+from tally.chassis.queries import Queries
 
 T = TypeVar("T")
 

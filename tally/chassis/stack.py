@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tally.chassis import context, database, problems
+from tally.chassis import context, database_faults, problems
 from tally.chassis.clock import Clock
-from tally.chassis.database import DatabaseFault
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.http import BACKGROUND, HELD_BACK_S, LASTING, SAFE
 from tally.chassis.metrics import exemplar
 from tally.chassis.problems import Problem, problem_response
@@ -127,7 +127,7 @@ class Stack:
             case HTTPException():
                 return await problems.on_http_exception(request, error)
             case DatabaseFault():
-                return problem_response(database.problem(error, reading=request.method in SAFE), request)
+                return problem_response(database_faults.problem(error, reading=request.method in SAFE), request)
             case asyncio.CancelledError():
                 return problem_response(_cut_off(request), request, {"Connection": "close"})
             case Exception():

@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from tally.chassis.database import DatabaseFault
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.signals import Signals
 from tally.halves.postgres import PostgresStore
 from tally.protocol.relationship import Relationship

@@ -27,7 +27,9 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from tally.chassis.database import Connection, Database, DatabaseFault, load_queries
+from tally.chassis.database import Connection, Database
+from tally.chassis.database_faults import DatabaseFault
+from tally.chassis.queries import load_queries
 from tally.chassis.resource import Resource
 from tally.protocol.relationship import Relationship, Side
 

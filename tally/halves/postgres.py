@@ -15,7 +15,7 @@ import msgspec
 
 from tally.chassis import context
 from tally.chassis.context import Context
-from tally.chassis.database import Contended, DatabaseFault
+from tally.chassis.database_faults import Contended, DatabaseFault
 from tally.halves import schema
 from tally.halves.store import LIST_MAX, VOID_KEEP_MS, Reconciled, Restoring, rounds, with_shadows
 from tally.protocol import messages as wire

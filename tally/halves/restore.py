@@ -42,9 +42,11 @@ from starlette.responses import Response
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import Connection, Database, DatabaseFault, Record, load_queries
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.http import Handler
 from tally.chassis.problems import Problem
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 from tally.halves.peer import Failed, Peer
 from tally.halves.postgres import PostgresStore

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import DatabaseFault
-from tally.chassis.database import problem as database_problem
+from tally.chassis.database_faults import DatabaseFault
+from tally.chassis.database_faults import problem as database_problem
 from tally.chassis.http import BACKGROUND, Route, encoded_response
 from tally.chassis.problems import Problem
 from tally.halves.participant import BadMessage, Participant

@@ -31,7 +31,8 @@ from nats.js.errors import NotFoundError
 from uuid_utils.compat import uuid7
 
 from tally.chassis.body import flaw
-from tally.chassis.database import Connection, Record, load_queries, storable
+from tally.chassis.database import Connection, Record, storable
+from tally.chassis.queries import load_queries
 from tally.messaging.event import PREFIX, Event, decode, newest
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable
 from tally.protocol import operation

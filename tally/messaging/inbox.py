@@ -41,7 +41,8 @@ from nats.js.errors import NotFoundError
 from tally.chassis import context
 from tally.chassis.clock import Clock
 from tally.chassis.context import Context
-from tally.chassis.database import Connection, Database, DatabaseFault, DatabaseUnavailable
+from tally.chassis.database import Connection, Database
+from tally.chassis.database_faults import DatabaseFault, DatabaseUnavailable
 from tally.chassis.signals import Signals
 from tally.messaging.journal import Apply, Delivered, Journal, Message, Overtaken, Parked, Retried, Taken, said
 from tally.messaging.stream import STREAM, Stream, StreamUnavailable

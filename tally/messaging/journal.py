@@ -27,7 +27,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tally.chassis.database import Connection, Database, DatabaseFault, load_queries, storable
+from tally.chassis.database import Connection, Database, storable
+from tally.chassis.database_faults import DatabaseFault
+from tally.chassis.queries import load_queries
 from tally.messaging.event import Event, decode
 from tally.messaging.stream import Bookmark, fingerprint
 

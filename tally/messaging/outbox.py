@@ -19,7 +19,8 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from tally.chassis.database import Connection, Database, Record, load_queries
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.queries import load_queries
 from tally.messaging.event import Event
 from tally.messaging.stream import Bookmark
 

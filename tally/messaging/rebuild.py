@@ -36,8 +36,10 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from tally.chassis import migrate
-from tally.chassis.database import Connection, Database, DatabaseFault, load_queries
+from tally.chassis.database import Connection, Database
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.migrate import Source
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 from tally.messaging.digest import Digest, Table, digests
 from tally.messaging.event import decode

@@ -29,7 +29,8 @@ from msgspec import Meta
 
 from tally.chassis import context
 from tally.chassis.clock import Clock
-from tally.chassis.database import KEEPALIVES, DatabaseFault
+from tally.chassis.database import KEEPALIVES
+from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.signals import Signals
 from tally.messaging.event import Event
 from tally.messaging.outbox import CHANNEL, EVER, Outbox, Waiting

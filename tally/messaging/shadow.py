@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from tally.chassis.database import Connection, load_queries, substituted
+from tally.chassis.database import Connection
+from tally.chassis.queries import load_queries, substituted
 from tally.messaging.event import PREFIX
 from tally.messaging.journal import Delivered
 from tally.protocol.relationship import Copy

@@ -33,7 +33,9 @@ import msgspec
 import structlog
 
 from tally.chassis.clock import Clock
-from tally.chassis.database import KEEPALIVES, Connection, DatabaseUnavailable, Record, load_queries
+from tally.chassis.database import KEEPALIVES, Connection, Record
+from tally.chassis.database_faults import DatabaseUnavailable
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 from tally.messaging.outbox import CHANNEL, Outbox
 from tally.messaging.relay import Relay, RelaySettings

@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from services.attendance import ATTENDANCE
 from tally.chassis.clock import SystemClock
-from tally.chassis.database import Connection, Database, DatabaseUnavailable, Record
+from tally.chassis.database import Connection, Database, Record
+from tally.chassis.database_faults import DatabaseUnavailable
 from tally.chassis.signals import Signals
 from tally.halves.participant import Local, Participant
 from tally.halves.peer import Failed, Peer

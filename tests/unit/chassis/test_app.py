@@ -28,7 +28,7 @@ from tally.chassis import app, connection, context, logs
 from tally.chassis.app import PortTaken, Service, running
 from tally.chassis.body import json_body
 from tally.chassis.clock import SystemClock
-from tally.chassis.database import DatabaseUnavailable, PoolExhausted
+from tally.chassis.database_faults import DatabaseUnavailable, PoolExhausted
 from tally.chassis.http import BACKGROUND, HELD_BACK_S, Route, json_response
 from tally.chassis.problems import Problem
 from tally.chassis.settings import ServiceSettings

@@ -15,18 +15,16 @@ import asyncpg
 import pytest
 
 from tally.chassis import context, logs
-from tally.chassis.database import (
-    KEEPALIVES,
+from tally.chassis.database import KEEPALIVES, Database, storable
+from tally.chassis.database_faults import (
     Contended,
-    Database,
     DatabaseFault,
     DatabaseTimeout,
     DatabaseUnavailable,
     PoolExhausted,
-    load_queries,
     problem,
-    storable,
 )
+from tally.chassis.queries import load_queries
 from tally.chassis.signals import Signals
 from tally.local.postgres import EmbeddedPostgres
 from tally.resilience.deadline import Deadline

@@ -16,7 +16,7 @@ from tally.chassis import logs
 from tally.chassis.app import Service, running
 from tally.chassis.auth import Guard
 from tally.chassis.clock import SystemClock
-from tally.chassis.database import PoolExhausted
+from tally.chassis.database_faults import PoolExhausted
 from tally.chassis.faults import Fault, Faults, FaultSet, Kind
 from tally.chassis.http import Route, json_response
 from tally.chassis.keys import Keys, make_key

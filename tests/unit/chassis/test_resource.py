@@ -21,8 +21,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tally.chassis import context, openapi
 from tally.chassis.app import Service, running
 from tally.chassis.body import NO_NUL, VISIBLE
-from tally.chassis.database import Database, Queries
+from tally.chassis.database import Database
 from tally.chassis.http import QueryParameter
+from tally.chassis.queries import Queries
 from tally.chassis.resource import Resource, Violation
 from tally.chassis.settings import ServiceSettings
 from tally.chassis.signals import Signals

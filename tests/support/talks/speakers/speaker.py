@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tally.chassis.body import VISIBLE
-from tally.chassis.database import load_queries
+from tally.chassis.queries import load_queries
 from tally.chassis.resource import Resource
 
 FullName = Annotated[str, Meta(min_length=1, max_length=200, pattern=VISIBLE)]
