@@ -10,9 +10,10 @@ process died is claimed again. What the server answers decides:
                have the mail. The next ones get a new connection; if that ends in the same way, the server is away.
     no server  later, all of them: they are let go untried, and the agent itself waits. Nothing is lost by an outage.
 
-A mail that the server took, and of which we could not note that, is sent again, with the same Message-ID and date. So
-that this stays rare, a server that was given a mail may take its time (RFC 5321, 4.5.3.2.6). Nobody else waits for it:
-`run_once` leaves that connection behind. A mail that holds connections for long is tried the more seldom, and in each
+A mail that the server took, and of which we did not live to note that, is sent again, with the same Message-ID and
+date. So that this stays rare, what the database was away for is noted when it is back, before anything is claimed, and
+a server that was given a mail may take its time (RFC 5321, 4.5.3.2.6). Nobody else waits for it: `run_once` leaves that
+connection behind. A mail that holds connections for long is tried the more seldom, and in each
 batch after those that were tried less, so that some mails that never get an answer don't stop the others.
 
 Assumes nothing of the order in which authors, events and attendances are told: a mail whose author or event is not
@@ -125,6 +126,9 @@ class Mailer:
         self._trouble = ""
         #: One for each connection that sends, also those that `run_once` left behind: never more than `connections`.
         self._lanes: set[asyncio.Task[None]] = set()
+        #: Mails that were sent, and claimed ones that are let go: not noted yet, because the database was away.
+        self._sent: list[Record] = []
+        self._let_go: list[Record] = []
         self._forgot_s = clock.monotonic_s()
         signals.mails_total.initialise(kind=KINDS, outcome=["sent", "failed", "suppressed"])
         signals.mails_waiting().set(0)
@@ -166,12 +170,17 @@ class Mailer:
         if len(self._lanes) >= self._settings.connections:
             await asyncio.wait(self._lanes, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
         self._reap()
+        await self._catch_up()
         room = self._settings.connections - len(self._lanes)
         if not room:
             return 0
         until_s = self._clock.monotonic_s() + _BEGIN_S
         rows = await self._database.fetch(queries.claim, _BATCH_MAX, CLAIM_S)
-        ready = [(row, mail) for row in rows if (mail := await self._ready(row)) is not None]
+        try:
+            ready = [(row, mail) for row in rows if (mail := await self._ready(row)) is not None]
+        except DatabaseFault:
+            self._let_go += rows
+            raise
         if ready:
             await self._shared_out(deque(ready), room, until_s)
         return len(rows)
@@ -277,7 +286,8 @@ class Mailer:
                     await self._end(row, "failed", str(error))
                 return error if isinstance(error, _NoAnswer) else None
             span.set(outcome="sent")
-            await self._end(row, "sent", None)
+            self._sent.append(row)
+            await self._note_sent()
             return None
 
     @contextlib.asynccontextmanager
@@ -295,9 +305,30 @@ class Mailer:
             with contextlib.suppress(DatabaseFault):
                 await self._database.execute(queries.keep, row["id"], row["attempts"], CLAIM_S)
 
+    async def _catch_up(self) -> None:
+        """Note what could not be noted when it happened."""
+        await self._note_sent()
+        rows, self._let_go = self._let_go, []
+        await self._free(rows)
+
+    async def _note_sent(self) -> None:
+        while self._sent:
+            row = self._sent.pop()
+            try:
+                await self._end(row, "sent", None)
+            except DatabaseFault:
+                self._sent.append(row)
+                raise
+
     async def _free(self, rows: list[Record]) -> None:
-        if rows:
+        if not rows:
+            return
+        try:
             await self._database.execute(queries.free, [row["id"] for row in rows], [row["attempts"] for row in rows])
+        except DatabaseFault as fault:
+            if fault.nothing_done:  # else they may be somebody else's by now
+                self._let_go += rows
+            raise
 
     async def _end(self, row: Record, state: Literal["sent", "failed", "suppressed"], reason: str | None) -> None:
         if await self._database.execute(queries.end, row["id"], state, reason) == "UPDATE 1":

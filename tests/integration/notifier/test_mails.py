@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.notifier.mailer import ServerAway, queries
+from tally.chassis.database_faults import DatabaseUnavailable
 from tally.chassis.signals import Signals
 from tests.integration.notifier.deployment import (
     TRACE,
@@ -21,6 +24,7 @@ from tests.integration.notifier.deployment import (
     working,
 )
 from tests.support.broker import Broker
+from tests.support.postgres import Databases
 
 
 async def test_a_confirmed_attendance_is_one_mail_however_often_it_is_told(
@@ -126,6 +130,33 @@ async def test_a_crash_between_acceptance_and_mark_repeats_the_same_mail(
         first, second = post.mails
         assert (first["Message-ID"], first["Date"]) == (second["Message-ID"], second["Date"])
         assert [mail["state"] for mail in await one.mails()] == ["sent"]
+
+
+async def test_a_database_that_is_away_for_a_moment_repeats_no_mail_and_delays_none_for_long(
+    broker: Broker, address: str, post: PostOffice, dsn: Databases
+) -> None:
+    name = urlsplit(address).path.removeprefix("/")
+    taken = count(1)
+
+    def says(mail: Any) -> None:
+        if next(taken) == 5:
+            dsn.server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            dsn.server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    async with notifier(broker.url, address, post) as one:
+        async with running(one.inbox.run):
+            author, event = await one.author(), await one.event()
+            operations = [await one.attend(author, event) for _ in range(20)]
+            await one.caught_up()
+        post.says = says
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable):
+                await one.mailer.run_once()
+        dsn.server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        async with working(one):
+            await one.quiet()
+        assert sorted(post.ids()) == sorted(f"<{operation}.confirmed@example.net>" for operation in operations)
+        assert one.signals.mails_total("confirmed", "sent")._value.get() == len(operations)
 
 
 async def test_a_no_is_final_until_an_operator_asks_again_and_not_now_is_later(
