@@ -5,9 +5,8 @@ Each inbox has its own place in the stream, so what one of them cannot apply hol
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Annotated, Final
 
@@ -25,11 +24,11 @@ from services.directory.projection import Projection
 from services.directory.reading import Reading
 from services.directory.statistics import Statistics
 from tally.chassis import migrate
+from tally.chassis.agents import working
 from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Connection, Database
-from tally.chassis.database_url import DatabaseUrl
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
 from tally.chassis.signals import Signals
@@ -38,7 +37,8 @@ from tally.messaging.inbox import Delivered, Inbox
 from tally.messaging.parked import parked_routes
 from tally.messaging.projection import Freshness
 from tally.messaging.rebuild import Rebuild
-from tally.messaging.stream import Stream, StreamSettings, end
+from tally.messaging.stored import StoredSettings
+from tally.messaging.stream import Stream
 
 NAME: Final = "directory"
 VIEW: Final = f"{NAME}-view"
@@ -53,16 +53,10 @@ SOURCES: Final = (
 )
 
 
-class DirectorySettings(StreamSettings, frozen=True, kw_only=True):
+class DirectorySettings(StoredSettings, frozen=True, kw_only=True):
     """Settings of the directory."""
 
     port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8060
-    database_url: DatabaseUrl
-    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
-    pool_max: Annotated[int, Meta(ge=4, le=1000, description="Database connections at most.")] = 10
-    pool_wait_s: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
-    ] = 0.5
     request_deadline_s: Annotated[
         float,
         Meta(
@@ -72,7 +66,6 @@ class DirectorySettings(StreamSettings, frozen=True, kw_only=True):
             "lag, so that one can wait for one's own write.",
         ),
     ] = 6.0
-    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
 
 
 def directory(settings: DirectorySettings, signals: Signals) -> Service:
@@ -103,23 +96,11 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await database.start()
-            stack.push_async_callback(database.close)
+        async with database:
             await schema.wait()
-            await stack.enter_async_context(stream)
-            # An agent that dies takes the process with it: a service that half works helps nobody.
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            work = (
-                *(inbox.run() for inbox in inboxes),
-                freshness.run(),
-                rebuilding.run(),
-                listeners.run(),
-                gauges.run(),
-            )
-            for one in work:
-                stack.push_async_callback(end, tasks.create_task(one))
-            yield
+            agents = (freshness.run, rebuilding.run, listeners.run, gauges.run)
+            async with stream, working(*(inbox.run for inbox in inboxes), *agents):
+                yield
 
     public = [
         *(route for part in (Authors(reading), Events(reading), Conferences(reading)) for route in part.routes()),

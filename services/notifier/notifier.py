@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from random import Random
 from typing import Annotated, Any, Final, Literal
@@ -15,18 +14,19 @@ from services.notifier.mailer import Mailer, SmtpSettings
 from services.notifier.mails import Mails
 from services.notifier.news import SUBJECTS, News
 from tally.chassis import migrate
+from tally.chassis.agents import working
 from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
-from tally.chassis.database_url import DatabaseUrl
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
 from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
 from tally.messaging.inbox import Inbox
 from tally.messaging.parked import parked_routes
-from tally.messaging.stream import Stream, StreamSettings, end
+from tally.messaging.stored import StoredSettings
+from tally.messaging.stream import Stream
 
 NAME: Final = "notifier"
 
@@ -37,17 +37,10 @@ SOURCES: Final = (
 )
 
 
-class NotifierSettings(StreamSettings, frozen=True, kw_only=True):
+class NotifierSettings(StoredSettings, frozen=True, kw_only=True):
     """Settings of the notifier."""
 
     port: Annotated[int, Meta(ge=0, le=65535, description="The public port; 0 takes any free one.")] = 8050
-    database_url: DatabaseUrl
-    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
-    pool_max: Annotated[int, Meta(ge=4, le=1000, description="Database connections at most.")] = 10
-    pool_wait_s: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
-    ] = 0.5
-    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
     smtp_host: Annotated[str, Meta(min_length=1, description="The mail server.")] = "127.0.0.1"
     smtp_port: Annotated[int, Meta(ge=1, le=65535, description="The mail server's port.")] = 1025
     smtp_username: Annotated[str | None, Meta(description="Who we are to the mail server, if it asks.")] = None
@@ -88,16 +81,10 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            await database.start()
-            stack.push_async_callback(database.close)
+        async with database:
             await schema.wait()
-            await stack.enter_async_context(stream)
-            # An agent that dies takes the process with it: a service that half works helps nobody.
-            agents = await stack.enter_async_context(asyncio.TaskGroup())
-            for agent in (inbox.run(), mailer.run()):
-                stack.push_async_callback(end, agents.create_task(agent))
-            yield
+            async with stream, working(inbox.run, mailer.run):
+                yield
 
     return Service(
         name=NAME,

@@ -26,7 +26,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
@@ -85,7 +85,7 @@ class DatabaseSettings(Protocol):
 
 
 class Database:
-    """The connections to one database. `start` before use, `close` after."""
+    """The connections to one database. `start` before use, `close` after; `async with` does both."""
 
     def __init__(
         self,
@@ -159,6 +159,13 @@ class Database:
         idle, self._idle = self._idle, []
         self._open -= len(idle)
         await asyncio.gather(*(connection.close(timeout=_SETTLE_S) for connection in idle), return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exit: object) -> None:
+        await self.close()
 
     async def check(self) -> None:
         """Raises unless PostgreSQL answers; for readiness. All connections being busy is not being away."""

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from tally.chassis.admin import breaker_routes
+from tally.chassis.agents import end
 from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified, token_source
 from tally.chassis.calls import READ, Calls
@@ -39,7 +40,7 @@ from tally.gateway.status import StatusReader
 from tally.gateway.ui.page import Page
 from tally.halves.peer import Peer
 from tally.halves.transport import HttpTransport
-from tally.messaging.stream import Stream, end
+from tally.messaging.stream import Stream
 from tally.protocol.relationship import Relationship, Side
 
 _KINDS = ["read", "write"]

@@ -5,7 +5,6 @@ Assumes that the service brings its resources and its migrations; everything els
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,13 +15,13 @@ from msgspec import Meta
 
 from tally.chassis import migrate
 from tally.chassis.admin import breaker_routes
+from tally.chassis.agents import working
 from tally.chassis.app import Service
 from tally.chassis.auth import guards, identified, token_source
 from tally.chassis.calls import Calls
 from tally.chassis.client import Client
 from tally.chassis.clock import Clock, SystemClock
 from tally.chassis.database import Database
-from tally.chassis.database_url import DatabaseUrl
 from tally.chassis.faults import Faults
 from tally.chassis.migrate import Schema, Source
 from tally.chassis.resource import Resource
@@ -46,7 +45,7 @@ from tally.messaging.outbox import Outbox
 from tally.messaging.outbox_routes import outbox_routes
 from tally.messaging.parked import parked_routes
 from tally.messaging.relay import RelaySettings
-from tally.messaging.stream import Stream, end
+from tally.messaging.stream import Stream
 from tally.messaging.wal import relay_of
 from tally.protocol.relationship import Relationship
 from tally.resilience.policy import PolicySettings
@@ -61,12 +60,6 @@ REPLY_MAX_BYTES = 256 * 1024 * 1024
 class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
     """Settings of a service with a database, a half, and events to tell and to hear."""
 
-    database_url: DatabaseUrl
-    pool_min: Annotated[int, Meta(ge=0, le=1000, description="Database connections that are kept open.")] = 1
-    pool_max: Annotated[int, Meta(ge=1, le=1000, description="Database connections at most.")] = 10
-    pool_wait_s: Annotated[
-        float, Meta(gt=0, le=60, description="Seconds that a request waits for a database connection.")
-    ] = 0.5
     settle_lag_s: Annotated[
         float, Meta(gt=0, le=3600, description="The age at which an epoch is closed; more than the gateway's deadline.")
     ] = 2.0
@@ -74,7 +67,6 @@ class OwnerSettings(RelaySettings, frozen=True, kw_only=True):
         Literal["off", "on"],
         Meta(description="The database was restored from a backup: make it whole first. For one start only."),
     ] = "off"
-    clock_offset_ms: Annotated[int, Meta(description="Shifts the wall clock, for experiments.")] = 0
 
 
 class RightSettings(OwnerSettings, frozen=True, kw_only=True):
@@ -173,26 +165,18 @@ def owner(
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            await database.start()
-            stack.push_async_callback(database.close)
+            await stack.enter_async_context(database)
             await schema.wait()
             await internal.prepare()
-            await queue.start()
-            stack.push_async_callback(queue.close)
-            await stack.enter_async_context(stream)
-            await stack.enter_async_context(client)
+            for one in (queue, stream, client):
+                await stack.enter_async_context(one)
             calls.announce(other, ["restore"])
             await restorer.look()
-            leadership = Leadership(relationship, settings.database_url, name)
-            stack.push_async_callback(leadership.close)
-            # An agent that dies takes the process with it: a service that half works helps nobody.
-            agents = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.push_async_callback(end, agents.create_task(restorer.run(), name="restorer"))
-            stack.push_async_callback(end, agents.create_task(relay.run(), name="relay"))
-            stack.push_async_callback(end, agents.create_task(deletions.run(), name="deletions"))
-            for inbox in inboxes:
-                stack.push_async_callback(end, agents.create_task(inbox.run(), name=inbox.name))
+            agents = [restorer.run, relay.run, deletions.run, *(inbox.run for inbox in inboxes)]
             if isinstance(settings, RightSettings):
+                calls.announce(other, ["settle"])
+                leadership = Leadership(relationship, settings.database_url, name)
+                stack.push_async_callback(leadership.close)
                 settler = Settler(
                     relationship,
                     Peer(relationship, side.peer, HttpTransport(calls), kind="settle"),
@@ -205,11 +189,10 @@ def owner(
                     tell_voided=lambda side, ops: store.tell_voided(side, ops, clock.now_ms()),
                     causes=store.causes if signals.traced else None,
                 )
-                calls.announce(other, ["settle"])
-                stack.push_async_callback(end, agents.create_task(settler.run(), name="settler"))
+                agents.append(settler.run)
                 if relationship.end(side).seats:
-                    census = Census(relationship, store, signals)
-                    stack.push_async_callback(end, agents.create_task(census.run(), name="census"))
+                    agents.append(Census(relationship, store, signals).run)
+            await stack.enter_async_context(working(*agents))
             yield
 
     return Service(

@@ -28,13 +28,15 @@ import structlog
 from msgspec import Meta
 
 from tally.chassis import context
+from tally.chassis.agents import end
 from tally.chassis.clock import Clock
 from tally.chassis.database import KEEPALIVES
 from tally.chassis.database_faults import DatabaseFault
 from tally.chassis.signals import Signals
 from tally.messaging.event import Event
 from tally.messaging.outbox import CHANNEL, EVER, Outbox, Waiting
-from tally.messaging.stream import EventRefused, Stream, StreamSettings, StreamUnavailable, end
+from tally.messaging.stored import StoredSettings
+from tally.messaging.stream import EventRefused, Stream, StreamUnavailable
 
 #: How long the broker may take to acknowledge a batch.
 _PUBLISH_S: Final = 5.0
@@ -55,7 +57,7 @@ _ASSURED_S: Final = 5.0
 log = structlog.get_logger()
 
 
-class RelaySettings(StreamSettings, frozen=True, kw_only=True):
+class RelaySettings(StoredSettings, frozen=True, kw_only=True):
     """Settings of a service that has an outbox."""
 
     relay: Annotated[

@@ -35,6 +35,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, Header, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
+from tally.chassis.agents import end
 from tally.chassis.auth import GuardedSettings
 from tally.chassis.settings import READABLE_FILE
 from tally.chassis.signals import Signals
@@ -467,14 +468,6 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {STREAM} {'connected' if self.connected else f'unreachable: {self._reason}'}>"
-
-
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel it until it has ended. Libraries lose a cancel that arrives together with what they wait for: wait_for
-    does, before Python 3.12."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
 
 
 def _said(error: BaseException) -> str:

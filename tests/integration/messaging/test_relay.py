@@ -17,6 +17,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tally.chassis import migrate
+from tally.chassis.agents import end
 from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
 from tally.chassis.migrate import Source
@@ -24,7 +25,7 @@ from tally.chassis.signals import Signals
 from tally.messaging.event import Event, decode
 from tally.messaging.outbox import EVER, Outbox
 from tally.messaging.relay import Relay
-from tally.messaging.stream import Stream, end
+from tally.messaging.stream import Stream
 from tally.messaging.wal import WalRelay
 from tests.support.broker import Broker
 from tests.support.postgres import Databases
