@@ -4,10 +4,12 @@ SELECT set_config('idle_in_transaction_session_timeout', $1, true);
 
 -- name: claim
 -- The oldest events that nobody has published and nobody is publishing, without those of some subjects. An event waits
--- for the earlier ones of its subject, which another relay may hold.
+-- for the earlier ones of its subject, which another relay may hold. One that was written in the future (the clock was set
+-- back since, or another server's is slower) is of any age: nothing waits for the clock to come there again.
 WITH claimed AS (
     SELECT o.* FROM outbox o
-    WHERE o.published_at IS NULL AND o.subject <> ALL ($2) AND o.at <= clock_timestamp() - $3::interval
+    WHERE o.published_at IS NULL AND o.subject <> ALL ($2)
+    AND (o.at <= clock_timestamp() - $3::interval OR o.at > clock_timestamp())
     ORDER BY o.seq LIMIT $1 FOR UPDATE SKIP LOCKED
 ), others AS (
     -- Ordered and limited, so that a long queue is read from its beginning only.

@@ -243,6 +243,16 @@ async def test_another_relay_takes_over(scene: Scene) -> None:
     assert set(await scene.ids()) >= set(written)
 
 
+async def test_a_clock_that_is_set_back_holds_back_nothing(scene: Scene) -> None:
+    subject = uuid4()
+    written = [await scene.write(1, subject)]
+    await scene.connection.execute("UPDATE outbox SET at = at + interval '1 hour'")
+    written.append(await scene.write(2, subject))
+    async with scene.relay():
+        await scene.drained()
+    assert await scene.ids() == written
+
+
 async def test_what_was_published_can_be_published_again(scene: Scene) -> None:
     old = await scene.write()
     async with scene.relay() as relay:
