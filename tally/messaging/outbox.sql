@@ -37,10 +37,12 @@ SELECT clock_timestamp();
 
 -- name: again
 -- To be published again, some of those written since a moment, and published before another: what relays have published
--- again meanwhile is done. (Nothing is published before it is written, so there is an index for it.)
+-- again meanwhile is done. (Nothing is published before it is written, so there is an index for it.) What was published in
+-- the future, by a clock that was set back since, was published before, too; no relay marks anything so.
 UPDATE outbox SET published_at = NULL
 WHERE id IN (
-    SELECT o.id FROM outbox o WHERE o.published_at >= $1 AND o.published_at < $2 AND o.at >= $1
+    SELECT o.id FROM outbox o
+    WHERE o.published_at >= $1 AND o.at >= $1 AND (o.published_at < $2 OR o.published_at > clock_timestamp())
     ORDER BY o.published_at LIMIT $3 FOR UPDATE
 );
 

@@ -296,6 +296,16 @@ async def test_what_was_in_a_stream_that_is_gone_is_published_again(scene: Scene
         await until(lambda: _holds(scene, ids))
 
 
+async def test_what_was_published_before_the_clock_was_set_back_is_published_again_too(scene: Scene) -> None:
+    ids = [await scene.write(n) for n in range(1500)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        ahead = "UPDATE outbox SET published_at = published_at + interval '1 hour' WHERE version >= 200"
+        await scene.connection.execute(ahead)
+        assert await relay._outbox.republish(EVER) == len(ids)
+        await scene.drained()
+
+
 async def test_what_an_older_copy_of_the_stream_lacks_is_published_again(scene: Scene) -> None:
     ids = [await scene.write(n) for n in range(2)]
     async with scene.relay() as relay:
