@@ -23,8 +23,10 @@ SELECT pg_create_logical_replication_slot($1, 'pgoutput');
 SELECT pg_drop_replication_slot(s.slot_name) FROM pg_replication_slots s WHERE s.slot_name = $1 AND NOT s.active;
 
 -- name: slot
--- Where the log ends now, whether the slot is still good, and how far it is behind.
-SELECT pg_current_wal_flush_lsn()::text AS lsn, s.wal_status = 'lost' AS lost,
+-- Where the log ends now, whether the slot is of no more use, and how far it is behind. (From 18 on PostgreSQL reads a slot
+-- whose publication is gone, and finds nothing in it.)
+SELECT pg_current_wal_flush_lsn()::text AS lsn,
+    s.wal_status = 'lost' OR NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = 'tally_outbox') AS lost,
     coalesce(pg_wal_lsn_diff(pg_current_wal_flush_lsn(), s.confirmed_flush_lsn), 0)::bigint AS lag
 FROM pg_replication_slots s WHERE s.slot_name = $1;
 

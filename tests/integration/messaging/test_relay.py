@@ -430,6 +430,21 @@ async def test_a_slot_that_is_lost_while_it_is_read_loses_no_event(log_scene: Sc
         assert sorted(await log_scene.ids()) == sorted(written)
 
 
+async def test_a_publication_that_is_gone_is_made_anew(log_scene: Scene) -> None:
+    async with log_scene.relay():
+        await until(lambda: _has_slot(log_scene))
+        await log_scene.connection.execute("DROP PUBLICATION tally_outbox")
+        written = [await log_scene.write() for _ in range(10)]
+        await log_scene.drained()
+        await until(lambda: _has_slot(log_scene))
+        assert await log_scene.connection.fetch("SELECT FROM pg_publication WHERE pubname = 'tally_outbox'")
+        assert sorted(await log_scene.ids()) == sorted(written)
+
+
+async def _has_slot(scene: Scene) -> bool:
+    return bool(await scene.connection.fetch(SLOTS))
+
+
 async def test_a_backlog_in_the_log_is_read_without_a_pause(log_scene: Scene) -> None:
     async with log_scene.still(batch_max=16) as relay:
         await until(lambda: _true(relay._stream.connected))
