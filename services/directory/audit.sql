@@ -2,6 +2,10 @@
 -- Where the chain ends; held until the end of the transaction, so that one appends at a time.
 SELECT seq, hash FROM audit_head FOR UPDATE;
 
+-- name: known
+-- Of these events, those that are in the trail.
+SELECT DISTINCT event_id FROM audit WHERE event_id = ANY ($1::uuid[]);
+
 -- name: append
 -- Rows at its end.
 INSERT INTO audit (seq, sequence, at, actor, type, entity, subject, version, event_id, source, trace, data, hash)

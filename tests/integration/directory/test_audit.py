@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from random import Random
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from tests.integration.directory.running import Running
+from tally.messaging.journal import SEEN_FOR
+from tally.messaging.stream import Stream
+from tests.integration.directory.running import Running, eventually
 from tests.integration.directory.telling import BEGIN, Telling
 from tests.integration.directory.test_view import a_life
+from tests.support.broker import Broker
 
 
 async def verified(here: Running) -> dict[str, object]:
@@ -39,6 +44,37 @@ async def test_the_chain_of_everything_that_was_told_holds(here: Running) -> Non
     await here.told(events * 2)
     found = await verified(here)
     assert (found["seq"], found["complete"], found["broken"]) == (len(events), True, None)
+
+
+async def test_what_is_told_again_after_the_inbox_forgot_it_is_in_the_trail_once(
+    here: Running, broker: Broker, stream: Stream
+) -> None:
+    """A stream that is an older copy is read from its beginning, however long ago that was."""
+    telling = Telling()
+    author = telling.author("Ada")
+    op = {"operation": str(uuid4()), "at": BEGIN.isoformat()}
+    telling.report({**op, "state": "unknown"}, {**op, "state": "refused"})
+    await here.told(telling.events)
+    copy = await asyncio.to_thread(broker.copy)
+    await eventually(lambda: asyncio.sleep(0, stream.connected), "it is there again")
+    async with here.database() as connection:
+        await connection.execute("UPDATE inbox_event SET at = at - $1::interval", SEEN_FOR + timedelta(days=1))
+    telling.rename(author, "Ada L.")
+    await here.told(telling.events[2:])
+    await asyncio.to_thread(broker.put_back, copy)
+    await asyncio.to_thread(broker.start)
+    await eventually(lambda: asyncio.sleep(0, stream.connected), "it is an older copy")
+    telling.author("Alan")
+    await here.tell(telling.events[3:])
+
+    async def read() -> bool:
+        return bool(await here.items(f"/audit?subject={telling.events[-1].subject}"))
+
+    await eventually(read, "the copy has been read")
+    assert [one["event_id"] for one in await here.items("/audit")] == [
+        str(telling.events[n].id) for n in (0, 1, 1, 2, 3)
+    ]
+    assert (await verified(here))["complete"]
 
 
 async def test_the_trail_refuses_to_be_changed(here: Running) -> None:
