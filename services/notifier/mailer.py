@@ -1,4 +1,4 @@
-"""Sends the mails that wait: settings, constructor, `run`, `run_once`. Any number of processes may.
+"""Sends the mails that wait: settings, constructor, `run`, `run_once`, `stop`. Any number of processes may.
 
 A mail is claimed for a while (`CLAIM_S`), which is prolonged as long as its sending lasts, sent, and marked; one whose
 process died is claimed again. What the server answers decides:
@@ -11,10 +11,11 @@ process died is claimed again. What the server answers decides:
     no server  later, all of them: they are let go untried, and the agent itself waits. Nothing is lost by an outage.
 
 A mail that the server took, and of which we did not live to note that, is sent again, with the same Message-ID and
-date. So that this stays rare, what the database was away for is noted when it is back, before anything is claimed, and
-a server that was given a mail may take its time (RFC 5321, 4.5.3.2.6). Nobody else waits for it: `run_once` leaves that
-connection behind. A mail that holds connections for long is tried the more seldom, and in each
-batch after those that were tried less, so that some mails that never get an answer don't stop the others.
+date. So that this stays rare, what the database was away for is noted when it is back, before anything is claimed; who
+is stopped ends what it has begun, and lets go of the rest; and a server that was given a mail may take its time (RFC
+5321, 4.5.3.2.6). Nobody else waits for it: `run_once` leaves that connection behind. A mail that holds connections for
+long is tried the more seldom, and in each batch after those that were tried less, so that some mails that never get an
+answer don't stop the others.
 
 Assumes nothing of the order in which authors, events and attendances are told: a mail whose author or event is not
 known yet waits for it, for `UNKNOWN_MAX_S` at most. An author without an address gets none: it is suppressed.
@@ -57,6 +58,8 @@ _BEGIN_S: Final = 25.0
 _KEEP_PERIOD_S: Final = 15.0
 #: How long connections that still send are waited for when nothing more is to be sent.
 _SLOW_S: Final = 1.0
+#: How long who is stopped waits for the mails that are being sent.
+_STOP_S: Final = 3.0
 _BATCH_MAX: Final = 64
 #: How long a mail waits for its author or event to be told of.
 UNKNOWN_MAX_S: Final = 3600.0
@@ -123,6 +126,9 @@ class Mailer:
         self._clock = clock
         self._random = random
         self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        #: Nothing is sent any more.
+        self._over = asyncio.Event()
         self._trouble = ""
         #: One for each connection that sends, also those that `run_once` left behind: never more than `connections`.
         self._lanes: set[asyncio.Task[None]] = set()
@@ -138,11 +144,19 @@ class Mailer:
         """There may be mails to send."""
         self._wake.set()
 
+    async def stop(self) -> None:
+        """Has `run` begin no other mail, and waits for it, but not for long."""
+        self._stopping.set()
+        self.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self._over.wait()
+
     async def run(self) -> None:
-        """Sends for ever."""
+        """Sends until it is stopped."""
         pause_s = _SERVER_BACKOFF_S[0]
         try:
-            while True:
+            while not self._stopping.is_set():
                 try:
                     self._wake.clear()
                     sent = await self.run_once()
@@ -154,13 +168,16 @@ class Mailer:
                     self._now(str(error))
                     with contextlib.suppress(DatabaseFault):
                         await self._measure()
-                    await asyncio.sleep(pause_s * self._random.uniform(0.5, 1.0))
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause_s * self._random.uniform(0.5, 1.0)):
+                            await self._stopping.wait()
                     pause_s = min(2 * pause_s, _SERVER_BACKOFF_S[1])
         finally:
             lanes, self._lanes = self._lanes, set()
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+            self._over.set()
 
     async def run_once(self) -> int:
         """Claim mails and deal with each: how many. Raises `ServerAway`; what was not begun is free again then.
@@ -232,7 +249,7 @@ class Mailer:
         async with contextlib.AsyncExitStack() as stack:
             server: SMTP | None = None
             silence: _NoAnswer | None = None
-            while waiting:
+            while waiting and not self._stopping.is_set():
                 row, mail = waiting.popleft()
                 async with self._kept(row):
                     if server is None or not server.is_connected:

@@ -85,6 +85,7 @@ def notifier(settings: NotifierSettings, signals: Signals) -> Service:
             await schema.wait()
             async with stream, working(inbox.run, mailer.run):
                 yield
+                await mailer.stop()
 
     return Service(
         name=NAME,

@@ -17,17 +17,38 @@ from tests.support.broker import Broker
 
 
 @pytest.fixture
-async def service(broker: Broker, address: str, post: PostOffice) -> AsyncIterator[Addresses]:
-    settings = NotifierSettings(
+def settings(broker: Broker, address: str, post: PostOffice) -> NotifierSettings:
+    return NotifierSettings(
         port=0,
         token_check="off",
         database_url=address,
         stream_url=broker.url,
         smtp_port=post.port,
+        smtp_connections=2,
         mail_from="Tally <tally@example.net>",
     )
+
+
+@pytest.fixture
+async def service(settings: NotifierSettings) -> AsyncIterator[Addresses]:
     async with running(build(settings, Signals("notifier"))) as addresses:
         yield addresses
+
+
+async def test_a_stop_repeats_no_mail_and_holds_none_back(
+    broker: Broker, address: str, post: PostOffice, settings: NotifierSettings
+) -> None:
+    post.slow = lambda mail: not post.moment.is_set()
+    async with notifier(broker.url, address, post) as one:
+        author, event = await one.author(), await one.event()
+        operations = [await one.attend(author, event) for _ in range(6)]
+        async with running(build(settings, Signals("notifier"))):
+            await until(lambda: asyncio.sleep(0, len(post.mails) == 2))
+            asyncio.get_running_loop().call_later(0.5, post.moment.set)
+        assert await _are_sent(one, 2)
+        async with running(build(settings, Signals("notifier"))):
+            await until(lambda: _are_sent(one, 6))
+        assert sorted(post.ids()) == sorted(f"<{operation}.confirmed@example.net>" for operation in operations)
 
 
 async def test_who_knows_an_operation_sees_its_mail_but_not_the_address(
@@ -77,6 +98,10 @@ async def test_a_mail_that_failed_is_sent_when_an_operator_says_so(
         assert len(post.mails) == 1
         none = await asyncio.to_thread(ask, "POST", f"{service.admin_url}/admin/mail/{failed['id']}/retry")
         assert (none.status, none.body["code"]) == (404, "not-found")
+
+
+async def _are_sent(one: Notifier, count: int) -> bool:
+    return [mail["state"] for mail in await one.mails()].count("sent") == count
 
 
 async def _told(one: Notifier, count: int) -> bool:
