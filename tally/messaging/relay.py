@@ -246,11 +246,12 @@ class Relay:
         """Is it the stream that was published to, with all that was in it? Else have that published again. Raises
         `StreamUnavailable`."""
         seen = await self._outbox.stream()
+        # Before it is compared: else the end of a stream that takes its place in between would be taken for its own.
+        end = await self._stream.end()
         if seen is not None and not await self._stream.holds(seen):
             log.warning("another stream, or an older copy of it: what the outbox still has is published again")
             count = await self._outbox.republish(EVER)
             log.info("published again", events=count)
-        end = await self._stream.end()
         if end != seen:
             await self._outbox.saw(end)
 

@@ -25,7 +25,7 @@ from tally.chassis.signals import Signals
 from tally.messaging.event import Event, decode
 from tally.messaging.outbox import EVER, Outbox
 from tally.messaging.relay import Relay
-from tally.messaging.stream import Stream
+from tally.messaging.stream import Bookmark, Stream
 from tally.messaging.wal import WalRelay
 from tests.support.broker import Broker
 from tests.support.postgres import Databases
@@ -294,6 +294,32 @@ async def test_what_was_in_a_stream_that_is_gone_is_published_again(scene: Scene
         ids.append(await scene.write(5))
         await asyncio.to_thread(scene.broker.start)
         await until(lambda: _holds(scene, ids))
+
+
+async def test_a_stream_that_is_lost_while_it_is_looked_at_is_noticed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await scene.write(n) for n in range(5)]
+    async with scene.relay() as relay:
+        await scene.drained()
+        await until(lambda: _is_seen(relay))
+    async with scene.still() as relay:
+        await until(lambda: _true(relay._stream.connected))
+        holds = Stream.holds
+
+        async def and_lost(stream: Stream, bookmark: Bookmark) -> bool:
+            held = await holds(stream, bookmark)
+            scene.broker.wipe()
+            scene.broker.start()
+            await until(lambda: _true(not stream.connected))
+            await until(lambda: _true(stream.connected))
+            return held
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Stream, "holds", and_lost)
+            await relay.look()
+        await relay.look()
+        assert await scene.unpublished() == len(ids)
 
 
 async def test_what_was_published_before_the_clock_was_set_back_is_published_again_too(scene: Scene) -> None:
