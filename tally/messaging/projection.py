@@ -44,6 +44,7 @@ class Freshness:
     async def run_once(self) -> None:
         """Asks the broker whether anything is left. Not being told is no trouble: then `as_of` gets older."""
         asked_ms = self._clock.now_ms()
+        self._as_of_ms = min(self._as_of_ms, asked_ms)  # a clock that was set back: nobody is fresher than now
         try:
             jetstream = await self._stream.jetstream()
             told = await jetstream.consumer_info(STREAM, self._consumer)

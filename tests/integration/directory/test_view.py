@@ -11,10 +11,12 @@ import pytest
 from services.directory import saga
 from services.directory.directory import DirectorySettings
 from services.directory.projection import TABLES, Projection
+from tally.chassis.clock import SystemClock
 from tally.chassis.database import Database
 from tally.messaging.digest import Digest, digests
 from tally.messaging.event import Event
 from tally.messaging.inbox import Delivered
+from tally.messaging.projection import Freshness
 from tally.messaging.stream import Stream
 from tests.integration.directory.running import Running, eventually, started
 from tests.integration.directory.telling import Telling
@@ -152,6 +154,18 @@ async def test_a_rebuild_whose_stream_was_lost_misses_nothing_of_the_next_one(
         await second.rebuilt()
         assert len(await second.items("/author?name=loss")) == 1
         assert len(await second.items("/author?limit=500")) == 12
+
+
+async def test_a_clock_that_is_set_back_makes_no_view_fresh(here: Running, stream: Stream, broker: Broker) -> None:
+    await here.told(a_life(Random(8), changes=3).events)
+    clock = SystemClock(3_600_000)
+    freshness = Freshness("directory-view", stream, clock)
+    await freshness.run_once()
+    await asyncio.to_thread(broker.stop)
+    clock.offset_ms = 0
+    await freshness.run_once()
+    clock.offset_ms = 60_000  # a minute later
+    assert (freshness.lag_s or 0) >= 59
 
 
 async def test_waiting_for_an_operation_reads_ones_own_write(here: Running) -> None:
