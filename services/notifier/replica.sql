@@ -40,7 +40,14 @@ INSERT INTO mail (id, operation, kind, of, author, event, data, at, trace, state
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id;
 
 -- name: forget
--- The name and address of who was deleted long ago, when no mail needs them any more.
-UPDATE author SET full_name = '', email = NULL
-WHERE deleted_at < $1 AND full_name <> ''
-    AND NOT EXISTS (SELECT FROM mail WHERE mail.author = author.id AND state IN ('waiting', 'failed'));
+-- The name and address of who was deleted long ago, when no mail needs them any more: none waits, and those that failed
+-- nobody has had tried again for as long. What the server said of these may name the address.
+WITH forgotten AS (
+    UPDATE author SET full_name = '', email = NULL
+    WHERE deleted_at < $1 AND full_name <> '' AND NOT EXISTS (
+        SELECT FROM mail
+        WHERE mail.author = author.id AND (state = 'waiting' OR (state = 'failed' AND greatest(noted_at, due_at) >= $1))
+    )
+    RETURNING id
+)
+UPDATE mail SET reason = 'forgotten' FROM forgotten WHERE mail.author = forgotten.id AND state = 'failed';

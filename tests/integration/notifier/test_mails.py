@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.notifier.mailer import ServerAway, queries
+from services.notifier.mailer import FORGET_AFTER, ServerAway, queries
 from tally.chassis.database_faults import DatabaseUnavailable
 from tally.chassis.signals import Signals
 from tests.integration.notifier.deployment import (
@@ -216,6 +217,30 @@ async def test_an_address_that_can_not_be_sent_safely_fails_its_mail_only(
             await one.attend(await one.author(email=email), event)
         await one.quiet()
         assert sorted(mail["state"] for mail in await one.mails()) == ["failed", "sent"]
+
+
+async def test_who_was_deleted_is_forgotten_although_a_mail_failed(
+    broker: Broker, address: str, post: PostOffice
+) -> None:
+    post.says = lambda mail: f"550 5.1.1 {mail['To']}: nobody of this name"
+    async with notifier(broker.url, address, post) as one, working(one):
+        author = await one.author()
+        await one.attend(author, await one.event())
+        data = {"id": str(author), "full_name": "Ada", "email": "ada@example.org"}
+        await one.tell("author.deleted", author, data, age_s=FORGET_AFTER.total_seconds() + 60)
+        await one.quiet()
+        await one.mailer._forget()
+        assert await one.database.fetchval("SELECT email FROM author"), "somebody may have it tried again"
+        before = "UPDATE mail SET noted_at = noted_at - $1::interval, due_at = due_at - $1::interval"
+        await one.database.execute(before, FORGET_AFTER + timedelta(minutes=2))
+        await one.mailer._forget()
+        assert await one.database.fetchval("SELECT full_name || coalesce(email, '') FROM author") == ""
+        [mail] = await one.mails()
+        assert "ada" not in str(mail)
+        # Tried again, it has no address.
+        await one.database.fetch(queries.retry, mail["id"])
+        await one.quiet()
+        assert [(mail["state"], mail["reason"]) for mail in await one.mails()] == [("suppressed", "no-address")]
 
 
 async def test_several_replicas_share_the_mails(broker: Broker, address: str, post: PostOffice) -> None:
