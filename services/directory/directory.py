@@ -37,7 +37,7 @@ from tally.messaging.inbox import Delivered, Inbox
 from tally.messaging.parked import parked_routes
 from tally.messaging.projection import Freshness
 from tally.messaging.rebuild import Rebuild
-from tally.messaging.stored import StoredSettings
+from tally.messaging.stored import StoredSettings, applying
 from tally.messaging.stream import Stream
 
 NAME: Final = "directory"
@@ -71,6 +71,7 @@ class DirectorySettings(StoredSettings, frozen=True, kw_only=True):
 def directory(settings: DirectorySettings, signals: Signals) -> Service:
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, NAME, signals, clock)
+    consuming = applying(settings, NAME)
     schema = Schema(database, SOURCES)
     stream = Stream.of(settings, NAME, signals)
     freshness = Freshness(VIEW, stream, clock)
@@ -82,12 +83,12 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
         freshness.applied(delivered)
 
     inboxes = [
-        Inbox(stream, VIEW, projection.SUBJECTS, applied, database, signals, clock),
-        Inbox(stream, f"{NAME}-log", states.SUBJECTS, log.apply, database, signals, clock, every_event=True),
-        Inbox(stream, f"{NAME}-audit", audit.SUBJECTS, audit.apply, database, signals, clock, every_event=True),
+        Inbox(stream, VIEW, projection.SUBJECTS, applied, consuming, signals, clock),
+        Inbox(stream, f"{NAME}-log", states.SUBJECTS, log.apply, consuming, signals, clock, every_event=True),
+        Inbox(stream, f"{NAME}-audit", audit.SUBJECTS, audit.apply, consuming, signals, clock, every_event=True),
     ]
     rebuilding = Rebuild(
-        "view", VIEW, projection.SUBJECTS, Projection("shadow"), projection.TABLES, stream, database, signals
+        "view", VIEW, projection.SUBJECTS, Projection("shadow"), projection.TABLES, stream, consuming, signals
     )
     listeners, gauges = Listeners(database), Gauges(database, signals, clock)
     reading = Reading(database, freshness, clock)
@@ -96,7 +97,7 @@ def directory(settings: DirectorySettings, signals: Signals) -> Service:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with database:
+        async with database, consuming:
             await schema.wait()
             agents = (freshness.run, rebuilding.run, listeners.run, gauges.run)
             async with stream, working(*(inbox.run for inbox in inboxes), *agents):

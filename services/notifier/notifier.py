@@ -25,7 +25,7 @@ from tally.chassis.settings import SECRET
 from tally.chassis.signals import Signals
 from tally.messaging.inbox import Inbox
 from tally.messaging.parked import parked_routes
-from tally.messaging.stored import StoredSettings
+from tally.messaging.stored import StoredSettings, applying
 from tally.messaging.stream import Stream
 
 NAME: Final = "notifier"
@@ -69,19 +69,20 @@ class NotifierSettings(StoredSettings, frozen=True, kw_only=True):
 def notifier(settings: NotifierSettings, signals: Signals) -> Service:
     clock = SystemClock(settings.clock_offset_ms)
     database = Database.of(settings, NAME, signals, clock)
+    consuming = applying(settings, NAME)
     schema = Schema(database, SOURCES)
     stream = Stream.of(settings, NAME, signals)
     mailer = Mailer(database, _smtp(settings), signals, clock, Random())
     news = News(signals, clock, horizon_s=settings.mail_horizon_s, noted=mailer.wake)
     # Each event, not each state: an attendance that ended before we heard of it was confirmed all the same.
-    inbox = Inbox(stream, f"{NAME}-news", SUBJECTS, news.apply, database, signals, clock, every_event=True)
+    inbox = Inbox(stream, f"{NAME}-news", SUBJECTS, news.apply, consuming, signals, clock, every_event=True)
     mails = Mails(database, mailer)
     _, operators = guards(settings, NAME, clock, signals)
     faults = Faults.of(settings, clock, signals, database)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with database:
+        async with database, consuming:
             await schema.wait()
             async with stream, working(inbox.run, mailer.run):
                 yield

@@ -6,7 +6,9 @@ import asyncio
 from random import Random
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from services.directory import saga
 from services.directory.directory import DirectorySettings
@@ -250,3 +252,23 @@ async def test_a_cascade_that_is_told_all_at_once_ends_too(database_url: str) ->
     states = await database.fetch("SELECT state FROM operation_state WHERE operation = $1 ORDER BY seq", deletion.id)
     assert [row["state"] for row in states] == ["started", "completed"]
     await database.close()
+
+
+async def test_an_event_that_is_more_work_than_a_request_may_be_holds_back_nothing(
+    settings: DirectorySettings, stream: Stream
+) -> None:
+    settings = replace(settings, request_deadline_s=0.3)
+    slow = """
+        CREATE FUNCTION live.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NEW; END';
+        CREATE TRIGGER slow BEFORE INSERT ON live.author
+        FOR EACH ROW WHEN (NEW.full_name = 'Slow') EXECUTE FUNCTION live.slow();
+    """
+    connection = await asyncpg.connect(settings.database_url)
+    await connection.execute(slow)
+    await connection.close()
+    telling = Telling()
+    authors = [telling.author(name) for name in ("Slow", "Quick")]
+    async with started(settings, stream) as directory:
+        await directory.told(telling.events)
+        shown = await directory.items("/author")
+        assert {item["id"] for item in shown} == {str(author) for author in authors}
