@@ -128,7 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
     _awaited = True
     """A head is being waited for: the rest of one that has begun, or the first one."""
     _idle = False
-    """An answer has been given, and nothing has come since."""
+    """An answer has been given, and no other request has begun to come. (An empty line begins none.)"""
     _held = False
     """An answer has been given, and the client is to take it before another request is begun."""
     _ahead: RequestResponseCycle | None = None
@@ -143,7 +143,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
-        self._idle = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -164,7 +163,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if not self._replaying:
             super().on_message_begin()
-            self._since_s, self._head_bytes, self._awaited = self.loop.time(), 0, True
+            self._since_s, self._head_bytes, self._awaited, self._idle = self.loop.time(), 0, True, False
 
     def on_url(self, url: bytes) -> None:
         if not self._replaying:

@@ -885,10 +885,14 @@ async def test_an_agent_that_dies_ends_the_process_with_its_reason(start: Starte
     assert (await process.ended())[0] == 1
 
 
-async def test_an_idle_connection_is_closed_after_its_time(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [b"", b"\r\n"], ids=["nothing", "an empty line, as old clients send it"])
+async def test_an_idle_connection_is_closed_after_its_time(
+    service: Running, monkeypatch: pytest.MonkeyPatch, after: bytes
+) -> None:
     reader, writer = await connected(service.url)
     writer.write(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await answered(reader)).status == 200
+    writer.write(after)
     monkeypatch.setattr(connection, "_KEEP_ALIVE_S", 0.1)
     async with asyncio.timeout(5):
         with contextlib.suppress(ConnectionResetError):
