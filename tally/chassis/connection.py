@@ -5,6 +5,8 @@ What is measured and mended, against uvicorn 0.54:
 * A request's head is bounded in size, number of headers, and the time it may take to arrive; so is the body's time.
 * A request is not begun before the client has taken the answer before it: its handler would wait for the client, and
   whatever it holds with it. A client that takes nothing is hung up on.
+* A client that sends requests faster than they are answered is not read from until those that came are under way.
+  uvicorn reads on with each answer, and as much as it gets: a single connection takes all of the memory.
 * Every stock Java client offers HTTP/2 in clear (`Upgrade: h2c`) with each request. We may ignore that (RFC 9110,
   7.8), but httptools stops after such a head, so that uvicorn loses the body (Kludex/uvicorn#2722). Here another
   parser goes on with the body.
@@ -20,11 +22,12 @@ import fcntl
 import sys
 import termios
 import urllib.parse
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Collection, Generator, Sequence
 from typing import Any, Final
 
 import httptools
 import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from tally.chassis import problems
@@ -119,6 +122,18 @@ class Cycle(RequestResponseCycle):
         await super().send(message)
 
 
+class _Flow(FlowControl):
+    """Reads nothing while requests wait for their turn, whoever asks for it: all of the one under way has come."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Collection[object]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """A connection, and the requests on it one after the other."""
 
@@ -140,6 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._since_s = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -231,9 +247,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._held = self.flow.write_paused
         if self._held:
             return
+        following = self.pipeline.pop() if self.pipeline else None
         self.flow.resume_reading()
-        if self.pipeline:
-            self._ahead, app = self.pipeline.pop()
+        if following:
+            self._ahead, app = following
             self._start_asgi_task(self._ahead, app)
         else:
             self._idle, self._since_s = True, self.loop.time()
@@ -248,7 +265,8 @@ class HttpProtocol(HttpToolsProtocol):
     def is_overdue(self, now_s: float) -> bool:
         """Whether the client has had its time: for taking an answer, for a head, a body, or another request.
 
-        The first goes before the others: who takes an answer slowly is not read from, and has their time afterwards.
+        The first goes before the others: who takes an answer slowly is not read from, and has their time afterwards. So
+        has who waits for answers.
         """
         unsent = self.transport.get_write_buffer_size()
         if unsent:
@@ -257,6 +275,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self._left, self._since_s = left, now_s
             return now_s - self._since_s > _ANSWER_S
         self._left = None
+        if self.pipeline:
+            self._since_s = now_s
+            return False
         if self._idle:
             return now_s - self._since_s > _KEEP_ALIVE_S
         if self._awaited:

@@ -78,6 +78,10 @@ class Trial:
     async def small(self, request: Request) -> Response:
         return json_response({"bytes": len(await request.body())})
 
+    async def slow(self, request: Request) -> Response:
+        await asyncio.sleep(1.2)  # as long as it takes until it is looked for who is overdue
+        return json_response({})
+
     async def in_flight(self, wanted: int) -> None:
         """Return when so many places of the limiter are taken."""
         async with asyncio.timeout(5):
@@ -94,6 +98,7 @@ async def up(settings: Settings | None = None) -> AsyncIterator[Trial]:
         Route("GET", "/endless", trial.endless, "One that goes on"),
         Route("POST", "/small", trial.small, "A small one"),
         Route("GET", "/small", trial.small, "A small one"),
+        Route("GET", "/slow", trial.slow, "One that takes its time"),
     ]
     service = Service(name="trial", settings=settings or Settings(), signals=signals, routes=routes)
     async with running(service) as addresses:
@@ -246,4 +251,41 @@ async def test_what_is_not_read_from_a_client_meanwhile_is_not_held_against_it(
             assert (await answered(reader)).body == PAGE
             writer.write(b"defghi")
             assert (await answered(reader)).json == {"bytes": 9}
+        writer.close()
+
+
+@on_both_loops
+async def test_who_sends_faster_than_it_is_answered_is_not_read_from_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting: list[int] = []
+    before: Callable[..., None] = connection.HttpProtocol.on_headers_complete
+
+    def on_headers_complete(self: connection.HttpProtocol) -> None:
+        before(self)
+        waiting.append(len(self.pipeline))
+
+    monkeypatch.setattr(connection.HttpProtocol, "on_headers_complete", on_headers_complete)
+    request = b"POST /small HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 8_000 + b"\r\nContent-Length: 2\r\n\r\n{}"
+    async with up() as trial:
+        reader, writer = await connected(trial.url)
+        writer.write(request * 1000)
+        async with asyncio.timeout(20):
+            assert {(await answered(reader)).status for _ in range(1000)} == {200}
+        assert max(waiting) < 100  # a read brings 256 KiB at most
+        writer.close()
+
+
+@on_both_loops
+async def test_who_waits_for_many_answers_is_not_overdue_with_what_it_cannot_send(
+    monkeypatch: pytest.MonkeyPatch, lost: asyncio.Semaphore
+) -> None:
+    monkeypatch.setattr(connection, "_HEAD_S", 0.3)
+    async with up() as trial:
+        reader, writer = await connected(trial.url)
+        writer.write(GET % b"/slow" * 3 + b"GET /small HTTP/1.1\r\n")
+        async with asyncio.timeout(8):
+            for _ in range(2):
+                assert (await answered(reader)).status == 200
+            writer.write(b"Host: x\r\n\r\n")
+            assert [(await answered(reader)).status for _ in range(2)] == [200, 200]
+        assert lost.locked()
         writer.close()
