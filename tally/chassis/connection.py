@@ -150,6 +150,8 @@ class HttpProtocol(HttpToolsProtocol):
     """The request that others were sent behind. (`cycle` is the last one that has come.)"""
     _left: tuple[int, int] | None = None
     """How much the client had still to take when that changed last."""
+    _lost = False
+    """What came last could not be parsed: nothing more is read."""
     _replaying = False
     """A parser is being told again what the one before it had seen: nobody else needs to hear it."""
 
@@ -159,12 +161,27 @@ class HttpProtocol(HttpToolsProtocol):
         self._since_s = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
+        if self._lost:
+            return
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as stop:
-            self._go_on_without_upgrade(data[stop.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stop:
+                self._go_on_without_upgrade(data[stop.args[0] :])
         except httptools.HttpParserError:
+            self._lose()
+
+    def _lose(self) -> None:
+        """Nobody knows any more where a request begins. Those that came in full before are carried out: each gets its
+        own answer, and no refusal."""
+        self._lost = True
+        if self.pipeline and self.cycle.more_body:  # it has not begun, and its body is what cannot be read
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._ahead  # type: ignore[assignment]
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             self.send_400_response("")
+        else:
+            self.cycle.keep_alive = False
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         framing = [(name, value) for name, value in self.headers if name in _FRAMING]
@@ -299,7 +316,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("the head of the request is too large")
 
     def send_400_response(self, msg: str) -> None:
-        """A problem, and the connection closed: after what could not be parsed, nobody knows where a request begins."""
+        """A problem, and the connection closed."""
         refusal = Problem("bad-request", "This is not a request in HTTP/1.1, or its head is too large.")
         content = msgspec.json.encode(problems.body(refusal, "/"))
         self.transport.write(

@@ -401,6 +401,9 @@ async def test_a_request_is_one_span_named_by_its_route() -> None:
 
 # --- the listeners
 
+POST = b"POST /author HTTP/1.1\r\nHost: x\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+
 
 @pytest.mark.parametrize(
     "raw",
@@ -425,6 +428,27 @@ async def test_a_head_that_is_no_head_is_a_problem_and_the_end_of_the_connection
     assert (answer.status, answer.json["code"]) == (400, "bad-request")
     assert answer.headers["content-type"] == "application/problem+json"
     assert (await ask(service.url, "/echo")).status == 200
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GARBAGE\r\n\r\n", POST + b"Transfer-Encoding: chunked\r\n\r\nzz"], ids=["head", "body"]
+)
+@pytest.mark.parametrize("before", [1, 3])
+async def test_what_came_before_something_that_is_no_request_has_its_own_answer(
+    service: Running, garbage: bytes, before: int
+) -> None:
+    """It is carried out: whoever is told 400 would send it again."""
+    reader, writer = await connected(service.url)
+    writer.write((POST + b'Content-Length: 19\r\n\r\n{"full_name":"Ada"}') * before + garbage)
+    async with asyncio.timeout(5):
+        assert [(await answered(reader)).status for _ in range(before)] == [201] * before
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_what_cannot_be_parsed_behind_an_offer_of_http_2_is_a_problem(service: Running) -> None:
+    answer = await sent(service.url, POST + H2C + b"Transfer-Encoding: gzip\r\n\r\nhello")
+    assert (answer.status, answer.json["code"]) == (400, "bad-request")
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET /ec", b"GET /echo HTTP/1.1\r\nHost:"])
@@ -462,9 +486,6 @@ async def test_an_idle_connection_that_was_used_is_left_alone(
         assert (await answered(reader)).status == 200
         await asyncio.sleep(1.3)
     writer.close()
-
-
-H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.05])
