@@ -82,7 +82,10 @@ def state(op: UUID, standing: dict[Side, Standing], now_ms: int) -> State:
     if any(row in _DEAD for row in rows):
         if any(item.why in (Reason.CANCELLED, Reason.DELETED) for item in held):
             return State.CANCELLED
-        return State.REFUSED if _never_was(op, standing, now_ms) else State.GONE
+        if _never_was(op, standing, now_ms):
+            return State.REFUSED
+        # (Of what was ended, the side where it was keeps the reason much longer than the other one.)
+        return State.GONE if len(held) == len(Side) else State.UNKNOWN
     if len(rows) < len(Side):
         return State.UNKNOWN
     return State.DONE if all(row is Row.LIVE for row in rows) else State.UNDECIDED

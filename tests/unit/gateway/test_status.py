@@ -62,3 +62,19 @@ def test_what_a_restore_lost_was_not_refused(right: wire.StatusItem) -> None:
 def test_the_word_of_the_side_that_was_not_restored_still_counts() -> None:
     assert told(ABSENT, REFUSING, restored_ms=AT_MS + 500) is State.REFUSED
     assert told(ABSENT, CANCELLED, restored_ms=AT_MS + 500) is State.CANCELLED
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize("word", [ABSENT, KILLED, LOST])
+def test_what_one_side_does_not_know_any_more_the_silent_one_may_know(side: Side, word: wire.StatusItem) -> None:
+    """It may have been cancelled there, and another attempt of deferred work would undo that."""
+    alone = {side: Standing(word, FIRST_INC[side])}
+    assert state(OP, alone, AT_MS + REMEMBERED_MS) is State.UNKNOWN
+    ended = {**alone, side.peer: Standing(CANCELLED, FIRST_INC[side.peer])}
+    assert state(OP, ended, AT_MS + REMEMBERED_MS) is State.CANCELLED
+
+
+@pytest.mark.parametrize("side", Side)
+def test_the_word_of_one_side_is_enough_where_it_proves_that_it_never_was(side: Side) -> None:
+    assert state(OP, {side: Standing(REFUSING, FIRST_INC[side])}, AT_MS + REMEMBERED_MS) is State.REFUSED
+    assert state(OP, {side: Standing(ABSENT, FIRST_INC[side])}, AT_MS + 1000) is State.REFUSED
