@@ -19,8 +19,8 @@ SELECT * FROM conference WHERE id > $1 ORDER BY id LIMIT $2;
 UPDATE conference SET acronym = $2, name = $3, version = version + 1 WHERE id = $1 RETURNING *;
 
 -- name: takes
--- The events that go with a conference, if $2.
-SELECT id FROM event WHERE conference_id = $1 AND $2;
+-- The events that go with a conference, if $2; at most $3.
+SELECT id FROM event WHERE conference_id = $1 AND $2 LIMIT $3;
 
 -- name: delete
 -- With its events, if $2: their halves are released by the half table's own trigger.

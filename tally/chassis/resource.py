@@ -14,8 +14,8 @@ its constraints mean; everything a client may expect of a resource follows: vers
 | page   | $1 id to go on after, $2 limit, then `filters`  | the rows with greater ids, in their order   |
 | update | $1 id, then the fields of `patch` in order      | the row, its version one higher             |
 | delete | $1 id, and $2 whether to cascade if `cascade`   | nothing                                     |
-| takes  | $1 id, $2 whether to cascade; may be missing    | `id` of each entity of another resource, in |
-|        |                                                 | a relationship, that a delete takes along   |
+| takes  | $1 id, $2 whether to cascade, $3 limit; may be  | `id` of each entity of another resource, in |
+|        | missing                                         | a relationship, that a delete takes along   |
 
 The first page goes on after the UUID of all zeros, so that one index serves it too. A filter not given is
 NULL. FOR NO KEY UPDATE is lock enough: it lets others refer to the row meanwhile, and a delete that is

@@ -1,4 +1,4 @@
-"""Large deletions: an entity of which very many halves live is deleted in parts.
+"""Large deletions: an entity of which very many halves live, or with which very many entities go, is deleted in parts.
 
 The trigger (0002_functions.sql) ends all halves of an entity in the transaction that deletes it, under the lock for
 which every RECORD waits. That is right for some thousand; for a hundred thousand the statement would be timed out, each
@@ -7,10 +7,12 @@ time it is tried, and nobody could record meanwhile. So a service's DELETE count
 
 1. a part of what lives ends, as by a CANCEL with the reason `deleted`, in a transaction of its own that holds up
    nobody but those who want a seat of the same entity; again, until not more than a part is left;
-2. the entity is deleted as any other is, with the rest and with the row, in one transaction.
+2. where another resource takes very many entities of the relationship along, a part of those at a time goes through
+   1, and is deleted;
+3. the entity is deleted as any other is, with the rest and with the row, in one transaction.
 
 Once decided it happens, whichever process dies: any agent goes on with it, so nothing ends for a deletion that does
-not come. Until 2 the entity is there to be read, and what is recorded of it meanwhile ends with it.
+not come. Until 3 the entity is there to be read, and what is recorded of it meanwhile ends with it.
 
 Locks: an agent holds the row before it asks for the protocol's locks. Nobody who has those waits for the row: agents
 skip one that is held, and to decide again waits for nothing but another's INSERT.
@@ -35,7 +37,8 @@ from tally.protocol.relationship import Relationship, Side
 
 log = structlog.get_logger()
 
-#: As many live halves end in the transaction of the DELETE: RECORDs wait a tenth of a second for them.
+#: As many live halves end in the transaction of the DELETE: RECORDs wait a tenth of a second for them. And as many
+#: entities are taken along, for which they wait a quarter.
 AT_ONCE_MAX: Final = 5_000
 PART_MAX: Final = 1_000
 PERIOD_S: Final = 1.0
@@ -63,12 +66,12 @@ class Deletions:
         self._period_s = period_s
         self._trouble = ""
         source = files("tally.halves").joinpath("sql", "deletions.sql")
-        self._queries = load_queries(source, name=relationship.name)
+        self._queries = load_queries(source, name=relationship.name, own=self._own)
 
     async def takes_over(self, tx: Connection, resource: Resource, id: UUID, cascade: bool) -> bool:
         """Whether this deletion is too large for `tx`. Then, once `tx` is committed, it is decided."""
-        taken = await self._taken(tx, resource, id, cascade)
-        if await self._living(tx, taken, self._at_once_max) <= self._at_once_max:
+        taken = await self._taken(tx, resource, id, cascade, self._at_once_max)
+        if max(len(taken), await self._living(tx, taken, self._at_once_max)) <= self._at_once_max:
             return False
         await tx.execute(self._queries.decide, resource.name, id, cascade)
         return True
@@ -94,9 +97,13 @@ class Deletions:
                 return False
             await tx.execute(self._queries.origin, row["trace"], row["actor"])
             resource, id, cascade = self._resources[row["resource"]], row["id"], row["cascade"]
-            taken = await self._taken(tx, resource, id, cascade)
+            taken = await self._taken(tx, resource, id, cascade, self._part_max)
             if await self._living(tx, taken, self._part_max) > self._part_max:
                 await tx.execute(self._queries.end_part, taken, self._part_max)
+                return True
+            if len(taken) > self._part_max:
+                await tx.execute(self._queries.lock_part, taken)
+                await tx.execute(self._queries.delete_part, taken)
                 return True
             # Locked before it is deleted, as by a request: two that take the same locks in two orders deadlock.
             await tx.fetchrow(resource.queries.lock, id)
@@ -105,13 +112,13 @@ class Deletions:
         log.info("a large deletion is done", entity=resource.name, id=str(id))
         return True
 
-    async def _taken(self, tx: Connection, resource: Resource, id: UUID, cascade: bool) -> list[UUID]:
-        """The entities with halves that go with this one."""
+    async def _taken(self, tx: Connection, resource: Resource, id: UUID, cascade: bool, most: int) -> list[UUID]:
+        """The entities with halves that go with this one; one more than `most` if there are more."""
         if resource.name == self._own:
             return [id]
         if "takes" not in resource.queries:
             return []
-        return [row["id"] for row in await tx.fetch(resource.queries.takes, id, cascade)]
+        return [row["id"] for row in await tx.fetch(resource.queries.takes, id, cascade, most + 1)]
 
     async def _living(self, tx: Connection, taken: list[UUID], most: int) -> int:
         """How many halves of those live; one more than `most` if there are more."""

@@ -23,6 +23,14 @@ SELECT set_config('tally.trace', coalesce($1, ''), true), set_config('tally.acto
 -- What a CANCEL of some of what lives does; only the reason is another.
 SELECT e.inc FROM {{name}}_end({{name}}_living($1, $2), NULL, 'C', 'deleted') e;
 
+-- name: lock_part
+-- Locked before they are deleted, as by requests.
+SELECT FROM {{own}} WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE;
+
+-- name: delete_part
+-- With what still lives of them.
+DELETE FROM {{own}} WHERE id = ANY ($1);
+
 -- name: done
 -- In the transaction that deletes the entity.
 DELETE FROM {{name}}_deletion WHERE resource = $1 AND id = $2;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
@@ -80,6 +80,14 @@ class Owner:
 
     async def is_there(self, entity: UUID) -> bool:
         return (await self.http.get(f"/{self.own}/{entity}")).status_code == 200
+
+    async def conference_of(self, ops: Sequence[UUID]) -> UUID:
+        """Another conference, to which the event of these operations belongs now."""
+        other = uuid4()
+        await self.database.execute("INSERT INTO conference (id, acronym) VALUES ($1, 'ESA')", other)
+        of_ops = "SELECT event FROM attendance_half WHERE op = ANY ($2)"
+        await self.database.execute(f"UPDATE event SET conference_id = $1 WHERE id IN ({of_ops})", other, ops)
+        return other
 
     async def live(self) -> set[UUID]:
         return (await self.scene.state()).live
@@ -262,6 +270,25 @@ async def test_a_cascade_is_counted_as_a_whole_and_ends_in_parts(owner: Owner) -
     assert await owner.delete(CONFERENCE, "conference") == 404
 
 
+@on_the_right
+async def test_a_conference_with_very_many_events_is_deleted_in_parts(owner: Owner) -> None:
+    few, ops = await owner.entity_of(PART + 1)
+    events = [few, *[(await owner.entity_of(0))[0] for _ in range(MANY)]]
+    _, others = await owner.entity_of(2)
+    elsewhere = await owner.conference_of(others)
+    assert await owner.delete(CONFERENCE, "conference", "?cascade=true") == 202
+    agent, left = owner.agent(), len(events)
+    while await agent.run_once():
+        there = sum([await owner.is_there(event) for event in events])
+        assert left - there <= PART + 1, "of how many it is one transaction"
+        left = there
+    assert left == 0
+    await owner.ended(ops)
+    assert await owner.live() == set(others)
+    assert await owner.delete(CONFERENCE, "conference") == 404
+    assert (await owner.http.get(f"/conference/{elsewhere}")).status_code == 200
+
+
 @on_any_side
 async def test_one_for_a_version_that_has_passed_is_not_decided(owner: Owner) -> None:
     entity, _ = await owner.entity_of(MANY)
@@ -343,3 +370,23 @@ async def _finish(agent: Deletions) -> None:
 async def _until_gone(owner: Owner, entity: UUID, agent: Deletions) -> None:
     while await agent.run_once() or await owner.is_there(entity):
         pass
+
+
+@on_the_right
+async def test_a_conference_with_very_many_events_goes_although_no_statement_may_take_so_long(address: str) -> None:
+    owner = Owner(Side.RIGHT, address, statement_timeout_s=SHORT_S)
+    agent = owner.agent(AT_ONCE_MAX // 10, AT_ONCE_MAX // 10)
+    await owner.start(agent)
+    try:
+        connection = await asyncpg.connect(address)
+        await connection.execute(
+            "INSERT INTO event (id, conference_id, seq) SELECT gen_random_uuid(), $1, i FROM generate_series(1, $2) i",
+            CONFERENCE,
+            VERY_MANY,
+        )
+        await connection.close()
+        assert await owner.delete(CONFERENCE, "conference", "?cascade=true") == 202
+        await _finish(agent)
+        assert await owner.delete(CONFERENCE, "conference") == 404
+    finally:
+        await owner.stop()
