@@ -5,9 +5,13 @@ INSERT INTO saga (id, entity, subject, trace) VALUES ($1, $2, $3, $4) ON CONFLIC
 -- name: ends
 -- The attendances that the deletion of one entity ends; its kind is filled in. Those of an event are told to end before it
 -- is told to be deleted; a large one's long before, and nothing else ends them for this reason.
+-- (Two queries, each with an index of its own: with OR between them, all attendances that ever were are read.)
 INSERT INTO saga_step (saga, operation, ended)
-SELECT $1, a.operation, NOT a.live FROM live.attendance a
-WHERE (a.live OR (a.reason = 'deleted' AND '{{entity}}' = 'event')) AND a.{{entity}} = $2 ORDER BY a.operation
+SELECT $1::uuid, a.operation, false FROM live.attendance a WHERE a.live AND a.{{entity}} = $2
+UNION ALL
+SELECT $1::uuid, a.operation, true FROM live.attendance a
+WHERE NOT a.live AND a.reason = 'deleted' AND a.event = $2 AND '{{entity}}' = 'event'
+ORDER BY operation
 RETURNING operation;
 
 -- name: join_in

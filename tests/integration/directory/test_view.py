@@ -272,3 +272,33 @@ async def test_an_event_that_is_more_work_than_a_request_may_be_holds_back_nothi
         await directory.told(telling.events)
         shown = await directory.items("/author")
         assert {item["id"] for item in shown} == {str(author) for author in authors}
+
+
+async def test_the_cascade_of_an_event_does_not_read_what_belongs_to_others(database_url: str) -> None:
+    """The deletion of each event read all attendances that ever were, and the view stood still meanwhile."""
+    telling = Telling()
+    author, event = telling.author("Ada"), telling.event(telling.conference("SWAT"), 1)
+    op = telling.attend(author, event)
+    telling.cancel(op, "deleted")
+    telling.deleted("event", event)
+    database, view = Database(database_url, "test"), Projection("live")
+    batch = [Delivered(one, place) for place, one in enumerate(telling.events, 1)]
+    for live in (True, False):
+        await database.execute(
+            "INSERT INTO live.attendance (operation, author, event, live, since, reason, inc, version) "
+            "SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), $1, now(), $2, gen_random_uuid(), 1 "
+            "FROM generate_series(1, 20000)",
+            live,
+            None if live else "deleted",
+        )
+    await database.execute("ANALYZE live.attendance")
+    async with database.transaction() as tx:
+        await view.apply(tx, batch)
+        await saga.apply(tx, batch)
+        [read] = await tx.fetch(
+            "SELECT pg_stat_get_xact_tuples_returned('live.attendance'::regclass) AS rows, "
+            "(SELECT count(*) FROM saga_step) AS steps"
+        )
+    assert read["steps"] == 1
+    assert read["rows"] < 100
+    await database.close()
