@@ -81,6 +81,8 @@ class Control:
     async def _parked(self, standing: Standing, order: Order) -> Literal["deferred", "abandoned"]:
         """Nobody holds it, so the order is carried out here."""
         if order == "retry":
+            # (What was ordered before it was parked would end it otherwise.)
+            await self._notes.give(standing.deferral.operation, order)
             await self._operations.defer(standing.deferral, again=standing.version)
             return "deferred"
         await self._operations.tell_end(standing.deferral, "abandoned", {}, after=standing.version)

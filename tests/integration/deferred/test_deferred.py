@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import msgspec
 import pytest
 
 from tally.gateway import status
+from tally.gateway.control import Control
+from tally.gateway.deferred import _FAILURES_MAX
 from tally.gateway.operations import partition_of
 from tally.halves import memory
 from tally.messaging.event import PREFIX, encode
@@ -205,6 +207,27 @@ async def test_a_bug_parks_the_operation_and_the_next_one_goes_on(broker: Broker
         assert standing is not None
         assert standing.state == "parked"
         await one.operations.defer(deferral, again=standing.version)
+        assert await one.reaches(deferral, lambda state: state not in ("parked", "deferred")) == "confirmed"
+
+
+async def test_a_retry_counts_more_than_what_was_ordered_before_it(broker: Broker) -> None:
+    owners = Owners()
+    async with gateway(broker.url, owners) as one, working(one):
+        failures = 0
+
+        async def create(*_: object) -> NoReturn:
+            nonlocal failures
+            failures += 1
+            if failures == _FAILURES_MAX:  # too late for the operation to see it: it is about to be parked
+                await one.notes.give(deferral.operation, "abandon")
+            raise LookupError("a bug")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(one.creator, "create", create)
+            deferral = await one.defer(owners.author(), owners.event())
+            assert await one.ended(deferral) == "parked"
+        answer = await Control(one.operations, one.notes).take(deferral.operation, "retry")
+        assert answer.status_code == 202
         assert await one.reaches(deferral, lambda state: state not in ("parked", "deferred")) == "confirmed"
 
 
