@@ -123,6 +123,10 @@ class Connection(asyncio.Protocol):
 
     # -- the parser's calls
 
+    def on_message_begin(self) -> None:
+        if self._answered is None:
+            self.abort()  # behind the answer, in one piece with it: the next request would get it for its own
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))
 

@@ -152,6 +152,23 @@ async def test_a_connection_that_says_more_than_it_was_asked_is_not_used_again(m
         connections.close()
 
 
+@pytest.mark.parametrize("more", [OK, OK[:40]], ids=["all", "a part"])
+async def test_what_comes_in_one_piece_with_an_answer_is_not_the_next_ones(more: bytes) -> None:
+    async def talkative(writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + more)
+
+    async def late(writer: asyncio.StreamWriter) -> None:
+        writer.write(OK[40:] if peer.came == 1 else OK)
+
+    async with Peer(talkative) as peer:
+        connections = Connections("127.0.0.1", peer.port)
+        assert await ask(connections) == b"{}"
+        peer.answer = late
+        assert await ask(connections) == b"{}"
+        assert peer.came == 2
+        connections.close()
+
+
 async def test_an_answer_without_an_end_of_its_own_is_cut_short() -> None:
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n{}")
