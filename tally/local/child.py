@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -185,9 +186,15 @@ class Child:
             return False
 
     def _pass_on(self, output: IO[bytes]) -> None:
+        told = False
         with output, self._log:
             for line in output:
-                self._log.write(line)
+                try:
+                    self._log.write(line)
+                except OSError as error:  # a full disk, say: the process goes on, and we go on reading
+                    if not told:
+                        self._on_event(self.name, f"its log lacks lines: {error.strerror}")
+                    told = True
                 self._on_line(self.name, line)
 
 
@@ -203,9 +210,8 @@ class Log:
         self._bytes = 0
 
     def __enter__(self) -> None:
-        make_folder(self.path.parent)
-        self._file = self.path.open("ab", buffering=0)
-        self._bytes = self._file.tell()
+        with suppress(OSError):  # the next line tries again, and says what it is
+            self._open()
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
@@ -213,15 +219,21 @@ class Log:
             self._file = None
 
     def write(self, line: bytes) -> None:
+        """OSError if the file cannot have it; then it is in `last` only."""
         self.last.append(line)
-        if self._file is None:
-            return
+        file = self._file or self._open()
         if self._bytes > LOG_MAX_BYTES:
             self.__exit__()
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-            self.__enter__()
-        self._file.write(line)
+            file = self._open()
+        file.write(line)
         self._bytes += len(line)
+
+    def _open(self) -> IO[bytes]:
+        make_folder(self.path.parent)
+        self._file = self.path.open("ab", buffering=0)
+        self._bytes = self._file.tell()
+        return self._file
 
 
 def in_words(code: int) -> str:

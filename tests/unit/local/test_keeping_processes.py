@@ -159,6 +159,31 @@ def test_a_log_has_one_predecessor_at_most(tmp_path: Path, monkeypatch: pytest.M
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_child_is_kept_and_heard_where_its_log_has_no_room(
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "BACKOFF_S", (0.01,))
+    (tmp_path / "one.log").symlink_to("/dev/full")
+    kept = Kept([sys.executable, "-c", "print('hello'); print('again'); raise SystemExit(7)"], tmp_path, guardian)
+    kept.child.start()
+    until(lambda: kept.child.restarts >= 2, "two restarts")
+    kept.child.stop(5)
+    lacks = "its log lacks lines: No space left on device"
+    assert kept.events[:4] == [lacks, "died (exit code 7); starting it again in 0.01 s"] * 2
+    assert kept.lines[:3] == [b"hello\n", b"again\n", b"hello\n"]
+    assert kept.child.last_lines()[:2] == ["hello", "again"]
+
+
+def test_a_log_that_could_not_be_opened_is_opened_by_a_later_line(tmp_path: Path) -> None:
+    (tmp_path / "x.log").mkdir()
+    with (log := Log(tmp_path / "x.log")):
+        with pytest.raises(IsADirectoryError):
+            log.write(b"1\n")
+        (tmp_path / "x.log").rmdir()
+        log.write(b"2\n")
+    assert (tmp_path / "x.log").read_text() == "2\n"
+
+
 @pytest.mark.parametrize(
     ("code", "words"), [(0, "exit code 0"), (3, "exit code 3"), (-9, "SIGKILL"), (-100, "signal 100")]
 )
