@@ -3,6 +3,7 @@
 A `LocalError` is the user's to mend: one sentence on standard error and exit code 1, never a stack trace.
 """
 
+import errno
 import os
 import sys
 import time
@@ -29,13 +30,15 @@ from tally.local.operator import Operator
 from tally.resilience.breaker import Mode
 
 ASK_AGAIN_S = 0.5
+#: What a write may meet with; the system names no file then.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns a `LocalError` into its sentence."""
+    """Turns a `LocalError` into its sentence, and what the system says of a file into one."""
 
     @wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,6 +51,15 @@ def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
             click.echo(
                 f"tally: {error.filename} cannot be used by this user ({error.strerror}): run Tally as the user who "
                 "made it, or choose another folder with TALLY_LOCAL_FOLDER=…",
+                err=True,
+            )
+            sys.exit(1)
+        except OSError as error:
+            if error.filename is None and error.errno not in _UNWRITABLE:
+                raise
+            what = f"{error.filename} cannot be used" if error.filename is not None else "a file cannot be written"
+            click.echo(
+                f"tally: {what} ({error.strerror}): mend that, or choose another folder with TALLY_LOCAL_FOLDER=…",
                 err=True,
             )
             sys.exit(1)
