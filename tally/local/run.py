@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 from tally.local.console import OURS, Console, standard_output, wants_colour
@@ -168,7 +169,7 @@ def welcome(stack: LocalStack) -> str:
         lines += [f"To look at, and to click through: {stack.urls['gateway']}/ui", ""]
         lines += ["In another terminal, `make demo`, or by hand:", "", *walk, ""]
         lines += ["(The directory and the mail follow when the attendances are settled, after 2 to 3 seconds.)", ""]
-        lines += [f"To type `tally status` and the like: export PATH={BIN}:$PATH", ""]
+        lines += [f"To type `tally status` and the like: export PATH={quote(str(BIN))}:$PATH", ""]
     return "\n".join([*lines, "Ctrl-C stops everything.", ""])
 
 

@@ -17,8 +17,9 @@ from click.testing import CliRunner
 from tally.cli import main
 from tally.local.failure import LocalError
 from tally.local.processes import free_port
+from tally.local.run import welcome
 from tally.local.services import SERVICES, Place, Places, place
-from tally.local.stack import free_ports
+from tally.local.stack import LocalStack, free_ports
 from tally.local.walkthrough import NEEDED, Demonstration, lines_to_paste
 
 
@@ -107,6 +108,14 @@ def test_the_lines_work_when_pasted(api: Api, shell: str) -> None:
     assert done.stdout.count(event) >= 2
     assert all(done.stdout.count(author) >= 2 for author in authors)
     assert done.stdout.endswith("}\n"), "the prompt stands on a line of its own"
+
+
+def test_the_path_to_paste_may_have_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tally.local.run.BIN", Path("/here and there/bin"))
+    databases = {f"{one.variable}DATABASE_URL": "postgresql://elsewhere/one" for one in SERVICES if one.migrate}
+    [line] = re.findall("export PATH=.*", welcome(LocalStack(tmp_path, env=databases)))
+    done = subprocess.run(["bash", "-c", f"{line}; echo $PATH"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("/here and there/bin:/")
 
 
 def test_the_readme_has_the_same_lines() -> None:
