@@ -52,7 +52,9 @@ class Program:
     settings: bool = True
     """Whether it understands our TALLY_ variables, and so a port of its own and TLS."""
     gives: Mapping[str, str] = field(default_factory=dict)
-    """What the others get besides, by its variable: `{"TALLY_SMTP_HOST": "{host}"}`; filled in as `address` is."""
+    """What the others get besides, by its variable: `{"TALLY_SMTP_HOST": "{bare_host}"}`; filled in as `address` is.
+    (`{host}` has brackets around IPv6, `{bare_host}` has none.)
+    """
     remedy: str = ""
     """What to do if its data is damaged, where it has a folder; `{folder}` is filled in."""
     hopeless: str = ""
@@ -103,7 +105,7 @@ MAIL = Program(
     address="smtp://{host}:{port}",
     settings=False,
     gives={
-        "TALLY_SMTP_HOST": "{host}",
+        "TALLY_SMTP_HOST": "{bare_host}",
         "TALLY_SMTP_PORT": "{port}",
         "TALLY_MAIL_URL": "http://{host}:{admin_port}",
     },
@@ -134,8 +136,10 @@ class Place:
 
     @property
     def reached_at(self) -> str:
-        """The host as its neighbours reach it."""
-        return LOOPBACK if self.host in ("0.0.0.0", "::", "") else self.host
+        """The host as its neighbours reach it, and as an address has it."""
+        if self.host in ("0.0.0.0", "::", ""):
+            return LOOPBACK
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def url(self) -> str:
@@ -230,7 +234,11 @@ def environment(
         given = {f"TALLY_{other.name.upper()}_URL": other.address, **other.gives}
         for name, text in given.items():
             ours[name] = text.format(
-                scheme=where.scheme, host=where.reached_at, port=where.port, admin_port=where.admin_port
+                scheme=where.scheme,
+                host=where.reached_at,
+                bare_host=where.reached_at.strip("[]"),
+                port=where.port,
+                admin_port=where.admin_port,
             )
     if not program.settings:
         ours[SCRAPED] = " ".join(f"{one.name}={places[one.name].admin_url}" for one in programs if one.settings)
@@ -284,7 +292,14 @@ def check_ports(programs: Sequence[Program], places: Places, *, taken: Callable[
             (here.port, "", f"{program.variable}PORT"),
             (here.admin_port, "admin ", f"{program.variable}ADMIN_PORT"),
         ):
-            if taken(here.host, port):
+            try:
+                is_there = taken(here.host, port)
+            except OSError as error:
+                raise LocalError(
+                    f"The {program.name} service cannot listen at {here.host} ({error.strerror}): say another address "
+                    f"with {program.variable}HOST=…."
+                ) from error
+            if is_there:
                 raise LocalError(
                     f"Port {port} (the {program.name} service's {kind}port) is taken by "
                     f"{holder(port) or 'another program'}: stop it, or choose another port with {variable}=…, or shift "

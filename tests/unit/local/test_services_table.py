@@ -124,6 +124,17 @@ def test_addresses_follow_tls_and_the_host() -> None:
     assert place(SERVICES, {"TALLY_TLS_CERT_FILE": "cert.pem"})["gateway"].shown == "https://localhost:8443"
 
 
+def test_an_address_has_brackets_around_ipv6_and_a_host_has_none() -> None:
+    environ = {"TALLY_HOST": "::1", "TALLY_LOCAL_NATS_HOST": "::1", "TALLY_LOCAL_MAIL_HOST": "::1"}
+    places = place(SERVICES, environ)
+    author = environment(AUTHOR, places, SERVICES, environ)
+    assert (places["gateway"].url, places["gateway"].admin_url) == ("http://[::1]:8443", "http://[::1]:9443")
+    assert (places["gateway"].shown, author["TALLY_CONFERENCE_URL"]) == ("[::1]:8443", "http://[::1]:8080")
+    assert (author["TALLY_STREAM_URL"], author["TALLY_MAIL_URL"]) == ("nats://[::1]:4222", "http://[::1]:8025")
+    assert (author["TALLY_HOST"], author["TALLY_SMTP_HOST"]) == ("::1", "::1")
+    assert place(SERVICES, {"TALLY_HOST": "::"})["gateway"].url == "http://127.0.0.1:8443"
+
+
 def test_a_row_for_another_program_fills_in_its_command_and_address() -> None:
     row = Program("queue", 4000, 0, ("{bin}/cache", "-p", "{port}", "-sd", "{folder}"),
     address="cache://{host}:{port}", settings=False)  # fmt: skip
@@ -167,3 +178,11 @@ def test_a_taken_port_says_which_variable_changes_it() -> None:
         LocalError, match=r"^Port 2 \(the author service's admin port\) is taken by .* TALLY_LOCAL_AUTHOR_ADMIN_PORT"
     ):
         services.check_ports([AUTHOR], here, taken=lambda host, port: port == 2)
+
+
+@pytest.mark.parametrize("host", ["nope.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_this_machines_says_which_variable_changes_it(host: str) -> None:
+    with pytest.raises(
+        LocalError, match=rf"^The author service cannot listen at {host} \(.+\): .* TALLY_LOCAL_AUTHOR_HOST=…"
+    ):
+        services.check_ports([AUTHOR], place(SERVICES, {"TALLY_LOCAL_AUTHOR_HOST": host}))
