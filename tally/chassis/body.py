@@ -108,8 +108,9 @@ def _parse(raw: bytes, shape: type[Struct]) -> dict[str, Any]:
             "not-json", f"The body is not UTF-8: byte {error.start + 1} is not part of a character."
         ) from error
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise Problem("not-json", f"The body is not JSON: {error.msg} at {where}; send {_wanted(shape)}.") from error
+        # (Some of Python's sentences end with "at" already.)
+        what = f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}"
+        raise Problem("not-json", f"The body is not JSON: {what}; send {_wanted(shape)}.") from error
     except RecursionError as error:
         raise _too_deep() from error
     # A bound that needs no walk: most bodies do not have as many brackets in all.

@@ -127,6 +127,7 @@ def test_what_is_not_json_is_told_where(raw: str | bytes, where: str) -> None:
     problem = refused(raw)
     assert problem.code == "not-json"
     assert where in problem.detail
+    assert " at at " not in problem.detail
 
 
 @pytest.mark.parametrize("raw", ["[]", '[{"title": "a"}]', '"title"', "1", "null", "true", "1" * 5000])
