@@ -7,6 +7,7 @@ nothing was recorded, and what is unknown says where to ask.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, assert_never
 from uuid import UUID
@@ -51,7 +52,12 @@ from tally.resilience.deadline import Deadline
 #: For a request that came without a deadline (in tests; the chassis gives each request one).
 _DEADLINE_S = 2.0
 
-
+#: The gateway looks at the key of a create that is carried out later, and at no other.
+KEY: Final = replace(
+    idempotency.KEY,
+    description="With `respond-async`: repeated with the same key within 24 hours, the request answers with the "
+    "operation that it began at first. Without it the key is not looked at, for a create is idempotent by itself.",
+)
 #: What `complete` says of a list.
 _COMPLETE: Final = (
     "False if a service did not answer: then the halves of the other one are shown, and some may turn out never to "
@@ -157,7 +163,7 @@ class RelationRoutes:
             "response": self._resource,
             "status": 201,
             "also": {200: self._resource, 202: Accepted},
-            "headers": (PREFER, idempotency.KEY),
+            "headers": (PREFER, KEY),
             "sends": ("Location", "Preference-Applied"),
             "problems": (
                 "not-a-uuid",
