@@ -22,7 +22,7 @@ RUN site=$(/opt/tally/bin/python -c 'import sysconfig; print(sysconfig.get_path(
  && echo /opt/tally/src > "$site/tally.pth" \
  && mkdir "$site/tally-$VERSION.dist-info" \
  && printf 'Metadata-Version: 2.1\nName: tally\nVersion: %s\n' "$VERSION" > "$site/tally-$VERSION.dist-info/METADATA" \
- && printf '#!/bin/sh\nexec python -m tally.cli "$@"\n' > /opt/tally/bin/tally \
+ && printf '#!/bin/sh\nexec python -m tally "$@"\n' > /opt/tally/bin/tally \
  && chmod 755 /opt/tally/bin/tally \
  && /opt/tally/bin/python -m compileall -q /opt/tally/src \
  && find /opt/tally -name tests -path '*/site-packages/*' -type d -prune -exec rm -rf {} +

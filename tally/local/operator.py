@@ -16,7 +16,7 @@ from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 from uuid import UUID
 
 from tally.chassis.clock import SystemClock
@@ -55,7 +55,7 @@ class Operator:
 
     def force(self, service: str, peer: str, kind: str, mode: str) -> None:
         """Hold a breaker in a mode; auto frees it."""
-        self._asked(service, "PUT", f"/admin/breakers/{peer}/{kind}", {"mode": mode})
+        self._asked(service, "PUT", _path("admin", "breakers", peer, kind), {"mode": mode})
 
     def faults(self, service: str) -> list[dict[str, Any]]:
         """The faults that are on."""
@@ -71,11 +71,11 @@ class Operator:
 
     def retry_parked(self, service: str, consumer: str, sequence: int) -> dict[str, Any]:
         """Apply a parked message and what waits behind it: how many were applied, how many wait, and why."""
-        return dict(self._asked(service, "POST", f"/admin/parked/{consumer}/{sequence}/retry"))
+        return dict(self._asked(service, "POST", _path("admin", "parked", consumer, sequence, "retry")))
 
     def drop_parked(self, service: str, consumer: str, sequence: int) -> None:
         """Give a parked message up."""
-        self._asked(service, "DELETE", f"/admin/parked/{consumer}/{sequence}")
+        self._asked(service, "DELETE", _path("admin", "parked", consumer, sequence))
 
     def outbox(self, service: str) -> dict[str, Any]:
         """How the service's events are published, how many wait, and since when."""
@@ -126,7 +126,7 @@ class Operator:
 
     def order(self, operation: UUID | str, order: str) -> dict[str, Any]:
         """Have a deferred operation tried now (`retry`), or given up (`abandon`)."""
-        return dict(self._asked("gateway", "POST", f"/admin/operations/{operation}/{order}"))
+        return dict(self._asked("gateway", "POST", _path("admin", "operations", operation, order)))
 
     def token(self, service: str) -> str:
         """A token for the service, as the operator."""
@@ -207,3 +207,8 @@ def _parts(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if usable and parts.path in ("", "/") and not parts.query else None
+
+
+def _path(*parts: object) -> str:
+    """Of an address; what was typed may be anything."""
+    return "".join(f"/{quote(str(part), safe='')}" for part in parts)

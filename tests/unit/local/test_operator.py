@@ -67,6 +67,12 @@ async def test_a_token_that_the_service_does_not_take_is_refused_in_a_sentence(t
     assert said.startswith("tally: The gateway service refused: 401 unauthenticated")
 
 
+async def test_what_was_typed_is_asked_for_whatever_it_is(typed: Typed) -> None:
+    result = await typed("breakers", "force", "gateway", "b?c", "write", "forced_open")
+    assert result.exit_code == 1
+    assert "There is no breaker for calls of kind write to b?c." in result.stderr
+
+
 @pytest.mark.parametrize("url", ["localhost:9443", "ftp://localhost", "http://", "http://[", "http://localhost:9443/x"])
 async def test_an_address_that_is_none_is_named_with_its_variable(typed: Typed, url: str) -> None:
     result = await typed("breakers", "list", "gateway", TALLY_GATEWAY_ADMIN_URL=url)

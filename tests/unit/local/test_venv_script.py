@@ -16,7 +16,7 @@ def test_a_folder_with_blanks_and_umlauts_does_in_a_locale_that_has_none(tmp_pat
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "lock.txt").touch()
     (folder / "tally" / "__init__.py").touch()
-    (folder / "tally" / "cli.py").write_text("print('it runs')")
+    (folder / "tally" / "__main__.py").write_text("print('it runs')")
     environ = {**os.environ, "LC_ALL": "C"}
     made = subprocess.run(
         ["scripts/venv", "lock.txt"], cwd=folder, env=environ, capture_output=True, text=True, check=False
