@@ -25,7 +25,7 @@ from tally.chassis.signals import Signals
 from tally.messaging.event import Event, decode
 from tally.messaging.outbox import EVER, Outbox
 from tally.messaging.relay import Relay
-from tally.messaging.stream import Bookmark, Stream
+from tally.messaging.stream import Bookmark, Stream, StreamUnavailable
 from tally.messaging.wal import WalRelay
 from tests.support.broker import Broker
 from tests.support.postgres import Databases
@@ -311,8 +311,7 @@ async def test_a_stream_that_is_lost_while_it_is_looked_at_is_noticed(
             held = await holds(stream, bookmark)
             scene.broker.wipe()
             scene.broker.start()
-            await until(lambda: _true(not stream.connected))
-            await until(lambda: _true(stream.connected))
+            await until(lambda: _is_another(stream, bookmark))
             return held
 
         with monkeypatch.context() as patch:
@@ -320,6 +319,13 @@ async def test_a_stream_that_is_lost_while_it_is_looked_at_is_noticed(
             await relay.look()
         await relay.look()
         assert await scene.unpublished() == len(ids)
+
+
+async def _is_another(stream: Stream, bookmark: Bookmark) -> bool:
+    try:
+        return (await stream.end()).stream != bookmark.stream
+    except StreamUnavailable:
+        return False
 
 
 async def test_what_was_published_before_the_clock_was_set_back_is_published_again_too(scene: Scene) -> None:
@@ -462,9 +468,13 @@ async def test_a_publication_that_is_gone_is_made_anew(log_scene: Scene) -> None
         await log_scene.connection.execute("DROP PUBLICATION tally_outbox")
         written = [await log_scene.write() for _ in range(10)]
         await log_scene.drained()
+        await until(lambda: _has_publication(log_scene))
         await until(lambda: _has_slot(log_scene))
-        assert await log_scene.connection.fetch("SELECT FROM pg_publication WHERE pubname = 'tally_outbox'")
         assert sorted(await log_scene.ids()) == sorted(written)
+
+
+async def _has_publication(scene: Scene) -> bool:
+    return bool(await scene.connection.fetch("SELECT FROM pg_publication WHERE pubname = 'tally_outbox'"))
 
 
 async def _has_slot(scene: Scene) -> bool:
