@@ -192,6 +192,11 @@ class Operator:
 
 
 def _made_tokens(folder: Path) -> Callable[[str], str]:
+    if not (folder / "keys").is_dir():  # a key of our own nobody would trust
+        raise LocalError(
+            f"No Tally was ever started in {folder}: start one with `make run`, or say where it is with "
+            "TALLY_LOCAL_FOLDER=…."
+        )
     try:
         key = token_variables(folder)["TALLY_TOKEN_KEY_FILE"]
         return MintedTokens(key, "operator", "tally", SystemClock())

@@ -80,6 +80,12 @@ async def test_an_address_that_is_none_is_named_with_its_variable(typed: Typed, 
     assert result.stderr.startswith("tally: TALLY_GATEWAY_ADMIN_URL is ")
 
 
+def test_where_no_stack_ever_was_no_key_is_made(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="No Tally was ever started in"):
+        Operator({}, tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
 @pytest.mark.parametrize("token", ["two words", "a\nb", "ümlaut"])
 def test_what_can_be_no_token_is_not_sent(tmp_path: Path, token: str) -> None:
     with pytest.raises(LocalError, match="TALLY_OPERATOR_TOKEN is no token"):
