@@ -34,6 +34,8 @@ MANY = PART * PARTS
 
 #: As PostgreSQL's own limit of a statement; ending so many halves in one takes several times as long.
 SHORT_S = 0.3
+#: How much that one does at once, and in a part.
+SHORT = (AT_ONCE_MAX // 10, AT_ONCE_MAX // 10)
 VERY_MANY = 40_000
 
 RESOURCES: dict[Side, list[Resource]] = {Side.LEFT: [AUTHOR], Side.RIGHT: [CONFERENCES, EVENT]}
@@ -330,32 +332,51 @@ async def test_one_that_fails_keeps_no_other_waiting(owner: Owner) -> None:
     runs.cancel()
 
 
-@on_the_right
-async def test_one_with_very_many_is_done_although_no_statement_may_take_so_long(address: str) -> None:
+@pytest_asyncio.fixture
+async def short(address: str) -> AsyncIterator[Owner]:
+    """One of which no statement may take long."""
     owner = Owner(Side.RIGHT, address, statement_timeout_s=SHORT_S)
-    agent = owner.agent(AT_ONCE_MAX // 10, AT_ONCE_MAX // 10)
-    await owner.start(agent)
-    try:
-        entity, _ = await owner.scene.pairs_of_one(0)
-        connection = await asyncpg.connect(address)
-        await connection.execute(
-            "INSERT INTO attendance_half (op, author, event, st) "
-            "SELECT (left($1::uuid::text, 24) || lpad(to_hex(i), 12, '0'))::uuid, gen_random_uuid(), $2, 'L' "
-            "FROM generate_series(1, $3) i",
-            op_at(NOW - 10),
-            entity,
-            VERY_MANY,
-        )
-        await connection.execute("UPDATE attendance_mark SET closed = $1, settled = $1", NOW - 5)
-        await connection.close()
-        assert await owner.delete(entity) == 202
-        await _finish(agent)
-        assert not await owner.is_there(entity)
-        told = await owner.database.fetchrow("SELECT count(*) FROM outbox WHERE type = 'attendance.cancelled'")
-        assert told is not None
-        assert told["count"] == VERY_MANY
-    finally:
-        await owner.stop()
+    await owner.start(owner.agent(*SHORT))
+    yield owner
+    await owner.stop()
+
+
+@on_the_right
+async def test_one_with_very_many_is_done_although_no_statement_may_take_so_long(short: Owner, address: str) -> None:
+    entity, _ = await short.scene.pairs_of_one(0)
+    connection = await asyncpg.connect(address)
+    await connection.execute(
+        "INSERT INTO attendance_half (op, author, event, st) "
+        "SELECT (left($1::uuid::text, 24) || lpad(to_hex(i), 12, '0'))::uuid, gen_random_uuid(), $2, 'L' "
+        "FROM generate_series(1, $3) i",
+        op_at(NOW - 10),
+        entity,
+        VERY_MANY,
+    )
+    await connection.execute("UPDATE attendance_mark SET closed = $1, settled = $1", NOW - 5)
+    await connection.close()
+    assert await short.delete(entity) == 202
+    await _finish(short.agent(*SHORT))
+    assert not await short.is_there(entity)
+    told = await short.database.fetchrow("SELECT count(*) FROM outbox WHERE type = 'attendance.cancelled'")
+    assert told is not None
+    assert told["count"] == VERY_MANY
+
+
+@on_the_right
+async def test_a_conference_with_very_many_events_goes_although_no_statement_may_take_so_long(
+    short: Owner, address: str
+) -> None:
+    connection = await asyncpg.connect(address)
+    await connection.execute(
+        "INSERT INTO event (id, conference_id, seq) SELECT gen_random_uuid(), $1, i FROM generate_series(1, $2) i",
+        CONFERENCE,
+        VERY_MANY,
+    )
+    await connection.close()
+    assert await short.delete(CONFERENCE, "conference", "?cascade=true") == 202
+    await _finish(short.agent(*SHORT))
+    assert await short.delete(CONFERENCE, "conference") == 404
 
 
 async def _settled(owner: Owner) -> None:
@@ -370,23 +391,3 @@ async def _finish(agent: Deletions) -> None:
 async def _until_gone(owner: Owner, entity: UUID, agent: Deletions) -> None:
     while await agent.run_once() or await owner.is_there(entity):
         pass
-
-
-@on_the_right
-async def test_a_conference_with_very_many_events_goes_although_no_statement_may_take_so_long(address: str) -> None:
-    owner = Owner(Side.RIGHT, address, statement_timeout_s=SHORT_S)
-    agent = owner.agent(AT_ONCE_MAX // 10, AT_ONCE_MAX // 10)
-    await owner.start(agent)
-    try:
-        connection = await asyncpg.connect(address)
-        await connection.execute(
-            "INSERT INTO event (id, conference_id, seq) SELECT gen_random_uuid(), $1, i FROM generate_series(1, $2) i",
-            CONFERENCE,
-            VERY_MANY,
-        )
-        await connection.close()
-        assert await owner.delete(CONFERENCE, "conference", "?cascade=true") == 202
-        await _finish(agent)
-        assert await owner.delete(CONFERENCE, "conference") == 404
-    finally:
-        await owner.stop()
