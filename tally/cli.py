@@ -45,24 +45,19 @@ def in_one_sentence(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except LocalError as error:
-            click.echo(f"tally: {error}", err=True)
-            sys.exit(1)
+            said = str(error)
         except PermissionError as error:
-            click.echo(
-                f"tally: {error.filename} cannot be used by this user ({error.strerror}): run Tally as the user who "
-                "made it, or choose another folder with TALLY_LOCAL_FOLDER=…",
-                err=True,
+            said = (
+                f"{error.filename} cannot be used by this user ({error.strerror}): run Tally as the user who made it, "
+                "or choose another folder with TALLY_LOCAL_FOLDER=…"
             )
-            sys.exit(1)
         except OSError as error:
             if error.filename is None and error.errno not in _UNWRITABLE:
                 raise
             what = f"{error.filename} cannot be used" if error.filename is not None else "a file cannot be written"
-            click.echo(
-                f"tally: {what} ({error.strerror}): mend that, or choose another folder with TALLY_LOCAL_FOLDER=…",
-                err=True,
-            )
-            sys.exit(1)
+            said = f"{what} ({error.strerror}): mend that, or choose another folder with TALLY_LOCAL_FOLDER=…"
+        click.echo(f"tally: {said}", err=True)
+        sys.exit(1)
 
     return guarded
 

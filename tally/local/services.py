@@ -135,11 +135,14 @@ class Place:
     scheme: str = "http"
 
     @property
+    def bare_host(self) -> str:
+        """The host as its neighbours reach it."""
+        return LOOPBACK if self.host in ("0.0.0.0", "::", "") else self.host
+
+    @property
     def reached_at(self) -> str:
-        """The host as its neighbours reach it, and as an address has it."""
-        if self.host in ("0.0.0.0", "::", ""):
-            return LOOPBACK
-        return f"[{self.host}]" if ":" in self.host else self.host
+        """The same as an address has it: IPv6 in brackets."""
+        return f"[{self.bare_host}]" if ":" in self.bare_host else self.bare_host
 
     @property
     def url(self) -> str:
@@ -155,13 +158,23 @@ class Place:
         host = "localhost" if self.reached_at == LOOPBACK else self.reached_at
         return f"{host}:{self.port}" if self.scheme == "http" else f"{self.scheme}://{host}:{self.port}"
 
+    def fill(self, text: str) -> str:
+        """A row's text for its neighbours, with the placeholders filled in."""
+        return text.format(
+            scheme=self.scheme,
+            host=self.reached_at,
+            bare_host=self.bare_host,
+            port=self.port,
+            admin_port=self.admin_port,
+        )
+
 
 Places = Mapping[str, Place]
 
 
 def address(program: Program, here: Place) -> str:
     """Where it is, in its own scheme."""
-    return program.address.format(scheme=here.scheme, host=here.reached_at, port=here.port)
+    return here.fill(program.address)
 
 
 def check_variables(programs: Sequence[Program], environ: Mapping[str, str]) -> None:
@@ -230,16 +243,8 @@ def environment(
         "TALLY_UI": "full" if here.host == LOOPBACK else "read",
     }
     for other in programs:
-        where = places[other.name]
         given = {f"TALLY_{other.name.upper()}_URL": other.address, **other.gives}
-        for name, text in given.items():
-            ours[name] = text.format(
-                scheme=where.scheme,
-                host=where.reached_at,
-                bare_host=where.reached_at.strip("[]"),
-                port=where.port,
-                admin_port=where.admin_port,
-            )
+        ours |= {name: places[other.name].fill(text) for name, text in given.items()}
     if not program.settings:
         ours[SCRAPED] = " ".join(f"{one.name}={places[one.name].admin_url}" for one in programs if one.settings)
     if database_url is not None:

@@ -11,7 +11,7 @@ from tally.chassis.database import Database
 from tally.chassis.database_url import DatabaseUrl
 from tally.messaging.stream import StreamSettings
 
-#: How long one statement of an event may take. What has this limit only, and reaches it, is tried again for ever.
+#: How long one statement of an event may take. An event that needs longer is tried again for ever.
 _APPLY_S: Final = 60.0
 
 
